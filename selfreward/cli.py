@@ -1,0 +1,275 @@
+"""The command line: a thin door.
+
+It finds the run, calls the loop or a view, and prints; nothing heavy is imported here.
+
+Every error ends in one line on standard error and the exit code of its kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfreward.errors import BadInput, Interrupted, SelfRewardError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A language model that makes, judges and learns from its own answers.",
+)
+pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs of a run.")
+prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
+app.add_typer(pairs_app, name="pairs")
+app.add_typer(prompts_app, name="prompts")
+
+RunName = Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Of = Annotated[str | None, typer.Option("--of", help="Only the iteration of this policy, e.g. M1.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the run.")],
+    model: Annotated[str, typer.Option("--model", help="Hub id, folder, or a model in the cache.")],
+) -> None:
+    """Write iterations/NAME.yaml, commented."""
+    import re
+
+    from selfreward.recipe import load
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._~-]*", name):
+        raise BadInput(
+            f"{name!r} cannot name a run: lower-case letters, digits and . _ ~ - only, a letter or digit first"
+        )
+    path = Path("iterations") / f"{name}.yaml"
+    if path.exists():
+        raise BadInput(f"{path} exists already: edit it, or choose another name")
+    template = (Path(__file__).parent / "recipe_template.yaml").read_text(encoding="utf-8")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(template.format(name=name, model=json.dumps(model)), encoding="utf-8")
+    load(path)
+    typer.echo(
+        f"{path} is written. Next: selfreward doctor --run {name}, then selfreward iterate --run {name}"
+    )
+
+
+@app.command()
+def doctor(
+    run: RunName = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch a hub model now, for offline children.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether this machine can run it: packages, GPUs, model, chat template, disk."""
+    from selfreward.doctor import examine
+    from selfreward.runs import recipe_file
+
+    found = examine(recipe_file(run), fetch=fetch)
+    if as_json:
+        typer.echo(json.dumps([{"check": c.name, "ok": c.ok, "found": c.found} for c in found]))
+    else:
+        for check in found:
+            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<14} {check.found}")
+    if not all(c.ok for c in found):
+        raise typer.Exit(BadInput.exit_code)
+
+
+@app.command()
+def iterate(
+    start: Annotated[
+        str | None, typer.Option("--from", help="Policy the first wanted iteration starts from.")
+    ] = None,
+    goal: Annotated[str, typer.Option("--to", help="Policy to stop at.")] = "M3",
+    run: RunName = None,
+    overrides: Set = None,
+    pause_before: Annotated[
+        str | None, typer.Option("--pause-before", help="Stop before STAGE or POLICY/STAGE.")
+    ] = None,
+) -> None:
+    """Run the loop, or go on with it: whatever is done already is not done again."""
+    from selfreward import loop
+    from selfreward.runs import open_work, recipe_file
+    from selfreward.show import terminal_progress
+
+    _check_policies(start, goal)
+    file = recipe_file(run)
+    with terminal_progress() as progress, _signals(), open_work(file, overrides or [], progress) as work:
+        progress.say(
+            f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, {work.threads} threads; nothing leaves this machine"
+        )
+        loop.iterate(work, start, goal, pause_before)
+        progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {file.stem}")
+
+
+@app.command()
+def status(
+    run: RunName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show policies, stages, gates and measures of a run."""
+    from selfreward import show
+    from selfreward.runs import database_of
+    from selfreward.store import Views
+
+    views = Views(database_of(run), write=False)
+    if as_json:
+        typer.echo(json.dumps(show.status_data(views)))
+    else:
+        show.status(views)
+
+
+@pairs_app.command("list")
+def pairs_list(
+    run: RunName = None,
+    of: Of = None,
+    min_margin: Annotated[
+        float, typer.Option("--min-margin", min=0, help="Only margins of at least this.")
+    ] = 0.0,
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", help="Instead of pairs: prompts mined as tie, truncated, …")
+    ] = None,
+    search: Annotated[str | None, typer.Option("--search", help="Only rows whose texts hold this.")] = None,
+    sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List pairs, or the prompts that made none."""
+    from selfreward import show
+
+    if sort not in ("id", "margin", "-margin"):
+        raise typer.BadParameter("takes id, margin or -margin", param_hint="--sort")
+    views = _views(run)
+    if outcome:
+        rows = [dict(r._mapping) for r in views.outcomes(of=of, outcome=outcome, limit=limit)]
+        _print(rows, as_json, lambda: show.outcomes(rows))
+    else:
+        rows = [
+            dict(r._mapping)
+            for r in views.pairs(of=of, min_margin=min_margin, search=search, limit=limit, sort=sort)
+        ]
+        _print(rows, as_json, lambda: show.pairs(rows))
+
+
+@pairs_app.command("show")
+def pairs_show(
+    pair: Annotated[int, typer.Argument(help="Id of a pair.")],
+    run: RunName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one pair with everything it came from."""
+    from selfreward import show
+
+    found = _views(run).pair(pair)
+    if found is None:
+        raise BadInput(f"there is no pair {pair}: `selfreward pairs list` shows the ids")
+    _print(show.pair_data(found), as_json, lambda: show.pair(found))
+
+
+@pairs_app.command("stats")
+def pairs_stats(run: RunName = None, of: Of = None, as_json: AsJson = False) -> None:
+    """Summarise margins, lengths and outcomes by policy."""
+    from selfreward import show
+
+    data = show.stats_data(_views(run), of)
+    _print(data, as_json, lambda: show.pair_stats(data))
+
+
+@pairs_app.command("export")
+def pairs_export(
+    to: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
+    run: RunName = None,
+    of: Of = None,
+) -> None:
+    """Write pairs in the conversational preference format of TRL and datasets."""
+    from selfreward.export import write_pairs
+
+    typer.echo(f"{write_pairs(_views(run), of, to)} pairs written to {to}")
+
+
+@prompts_app.command("list")
+def prompts_list(
+    run: RunName = None,
+    of: Of = None,
+    state: Annotated[str | None, typer.Option("--status", help="accepted or rejected.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="seed, self-instruct or user.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List prompts with what became of them."""
+    from selfreward import show
+
+    rows = [dict(r._mapping) for r in _views(run).prompts(of=of, status=state, source=source, limit=limit)]
+    _print(rows, as_json, lambda: show.prompts(rows))
+
+
+def _views(run: str | None) -> Any:
+    from selfreward.runs import database_of
+    from selfreward.store import Views
+
+    return Views(database_of(run), write=False)
+
+
+def _print(data: Any, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        show()
+
+
+def _check_policies(start: str | None, goal: str) -> None:
+    """`--from` and `--to` are names of policies, in this order."""
+    for option, value in (("--from", start), ("--to", goal)):
+        if value is not None and not (
+            value[:1] == "M" and value[1:].isdigit() and str(int(value[1:])) == value[1:]
+        ):
+            raise typer.BadParameter(f"{value!r} is no policy: M0, M1, …", param_hint=option)
+    if goal == "M0" or (start is not None and int(goal[1:]) <= int(start[1:])):
+        raise typer.BadParameter(f"{goal} does not come after {start or 'M0'}", param_hint="--to")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C: at once, with everything committed whole."""
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped by a signal; the same command goes on where it stopped")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on where it stopped") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """The entry point: one line and an exit code for every known error; `--debug` anywhere for the traceback."""
+    debug = "--debug" in sys.argv
+    sys.argv = [a for a in sys.argv if a != "--debug"]
+    try:
+        app()
+    except SelfRewardError as error:
+        if debug:
+            raise
+        print(f"selfreward: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `selfreward pairs list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

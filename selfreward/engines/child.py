@@ -1,0 +1,54 @@
+"""The engine child: blocks of requests in, completions out, over a pipe; it ends when the pipe does.
+
+Standard output is a log. A request that raises is answered with the error, one line; the child lives on, and
+the driver decides.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from typing import Any
+
+from selfreward.engines.process import join_driver
+from selfreward.errors import SelfRewardError
+from selfreward.protocols import Engine
+
+CALLS = ("generate", "choice_logprobs", "token_logprobs", "chat_ids", "answer_ids")
+
+
+def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
+    """The engine of that name, its library imported only now."""
+    match kind:
+        case "transformers":
+            from selfreward.engines.transformers_engine import TransformersEngine
+
+            return TransformersEngine(**settings)
+        case _:
+            raise ValueError(f"no engine is called {kind!r}")
+
+
+def serve(kind: str, settings: dict[str, Any]) -> None:
+    """Answers `(call, block)` with `("ok", rows)` or `("error", message, exit_code)` until the pipe ends."""
+    pipe = join_driver(watch=False)
+    engine: Engine | None = None
+    while True:
+        try:
+            call, block = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if call not in CALLS:
+                raise ValueError(f"an engine has no call {call!r}")
+            engine = engine or open_engine(kind, settings)
+            reply: tuple[Any, ...] = ("ok", getattr(engine, call)(block))
+        except Exception as error:  # sent on: the driver says it to the user
+            traceback.print_exc()
+            code = error.exit_code if isinstance(error, SelfRewardError) else 4
+            reply = ("error", f"{type(error).__name__}: {error}".splitlines()[0], code)
+        pipe.send(reply)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,94 @@
+"""The driver's side of an engine: starts the child, sends it blocks, and awaits its exit code.
+
+It implements the `Engine` protocol by sending each call through the pipe. It imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreward.engines import process
+from selfreward.errors import BadInput, WorkFailed
+from selfreward.protocols import Choice, Completion, Message, Request, Scored
+
+
+class EngineClient:
+    """An engine in a child process; the child starts at the first call and is gone after `close`."""
+
+    def __init__(
+        self,
+        kind: str,
+        settings: dict[str, Any],
+        log: Path,
+        timed: Callable[[str, Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        self._kind, self._settings, self._log = kind, settings, log
+        self._timed = timed or (lambda _, call: call())
+        self._child: process.Child | None = None
+
+    def generate(self, block: Sequence[Request]) -> list[Completion]:
+        """See `Engine.generate`."""
+        return self._call("generate", block)
+
+    def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
+        """See `Engine.choice_logprobs`."""
+        return self._call("choice_logprobs", block)
+
+    def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
+        """See `Engine.token_logprobs`."""
+        return self._call("token_logprobs", block)
+
+    def chat_ids(self, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """See `Engine.chat_ids`."""
+        return self._call("chat_ids", chats)
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        """See `Engine.answer_ids`."""
+        return self._call("answer_ids", answers)
+
+    def close(self) -> None:
+        """Ends the child and waits until its memory is free.
+
+        A child that does not end cleanly is an error.
+        """
+        if self._child is None:
+            return
+        child, self._child = self._child, None
+        code = child.close()
+        if code != 0:
+            raise WorkFailed(
+                f"the {self._kind} engine ended with code {code}: {child.log_tail()} (log: {child.log})"
+            )
+
+    def abandon(self) -> None:
+        """Ends the child at once, whatever it was doing."""
+        if self._child is not None:
+            self._child.process.kill()
+            self._child.close()
+            self._child = None
+
+    def _call(self, name: str, block: Sequence[Any]) -> Any:
+        return self._timed(name, lambda: self._ask(name, block)) if block else []
+
+    def _ask(self, name: str, block: Sequence[Any]) -> Any:
+        if self._child is None:
+            threads = self._settings.get("threads")
+            arguments = [self._kind, json.dumps(self._settings)]
+            self._child = process.start("selfreward.engines.child", arguments, self._log, threads)
+        child = self._child
+        try:
+            child.pipe.send((name, list(block)))
+            reply = child.pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            code = child.process.wait()
+            self._child = None
+            raise WorkFailed(
+                f"the {self._kind} engine died with code {code} in {name}: {child.log_tail()} (log: {child.log}); "
+                "run the same command again to go on"
+            ) from None
+        if reply[0] == "error":
+            raise (BadInput if reply[2] == 3 else WorkFailed)(f"{self._kind} engine, {name}: {reply[1]}")
+        return reply[1]

@@ -1,0 +1,68 @@
+"""Files that appear whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def packaged(name: str) -> Path:
+    """A file shipped under `prompts/`, in a wheel and in an editable checkout alike."""
+    here = Path(__file__).resolve().parent
+    inside = here / "prompts" / name
+    return inside if inside.exists() else here.parent / "prompts" / name
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """Hex sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Forces a file, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, forces to the disk, renames: readers see the old file or the new one."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    fsync(beside)
+    beside.rename(path)
+    fsync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of compact JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False))
+
+
+def place_folder(finished: Path, target: Path) -> None:
+    """Moves a finished folder into place with all its bytes on the disk first; nothing may be at `target`."""
+    for path in sorted(finished.rglob("*")):
+        fsync(path)
+    fsync(finished)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    finished.rename(target)
+    fsync(target.parent)
+    fsync(finished.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder and all in it; one that is not there is fine."""
+    if path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,382 @@
+"""The state machine: which stage comes when, what may follow what, and when a run must stop.
+
+This file alone writes `stage.status` and `policy.status`; every change is an `event` in the same transaction.
+The store is the state: running again is resuming, and there is no other code path for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfreward import collapse, stages
+from selfreward.collapse import Finding
+from selfreward.errors import BadInput, GateHalted, SelfRewardError, StoreError
+from selfreward.files import sha256_of_text
+from selfreward.records import Alarm, Event, Policy, Stage
+from selfreward.stages import prompts as prompts_stage
+from selfreward.stages import train as train_stage
+from selfreward.stages.work import Work
+from selfreward.store.store import now
+
+# An iteration of M_t, in order: the stage, and whose row it is (0: M_t, 1: the policy being made).
+ITERATION = (
+    ("prompts", 0),
+    ("candidates", 0),
+    ("judge", 0),
+    ("pairs", 0),
+    ("train", 1),
+    ("probe", 1),
+    ("evaluate", 1),
+)
+UPSTREAM = {"candidates": "prompts", "judge": "candidates", "pairs": "judge", "probe": None, "evaluate": None}
+STAGE_MOVES = {
+    "pending": {"running", "skipped"},
+    "running": {"done", "failed"},
+    "failed": {"running"},
+    "done": {"running"},  # `pairs` alone, while the training it feeds is still pending
+    "skipped": set(),
+}
+POLICY_MOVES = {
+    "training": {"trained", "rejected"},
+    "trained": {"promoted", "rejected"},
+    "promoted": set(),
+    "rejected": set(),
+}
+MAX_POLICY = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of one policy."""
+
+    policy: str
+    stage: str
+
+
+def name_of(idx: int) -> str:
+    """M0, M1, …"""
+    return f"M{idx}"
+
+
+def steps_to(goal: int) -> list[Step]:
+    """Every step from nothing to policy `goal`, in order. Start policies are probed and evaluated once."""
+    found = [
+        Step("M0", "probe"),
+        Step("M0", "evaluate"),
+        Step("M1", "sft"),
+        Step("M1", "probe"),
+        Step("M1", "evaluate"),
+    ]
+    for t in range(1, goal):
+        found += [Step(name_of(t + side), stage) for stage, side in ITERATION]
+    return found
+
+
+def iterate(work: Work, start: str | None, goal: str, pause_before: str | None = None) -> None:
+    """Runs what is missing on the way to `goal`.
+
+    `start` names the policy the first wanted iteration starts from.
+
+    Raises `GateHalted` where a gate stops or a policy on the way was rejected, `BadInput` where `start` is
+    missing.
+    """
+    begun = time.monotonic()
+    _begin_policies(work)
+    _check_start(work, start, goal)
+    try:
+        for step in steps_to(int(goal[1:])):
+            if pause_before in (step.stage, f"{step.policy}/{step.stage}") and _is_missing(work, step):
+                work.progress.say(
+                    f"paused before {step.stage} of {step.policy}; the same command without --pause-before goes on"
+                )
+                return
+            _take(work, step)
+    except BaseException:
+        work.abandon_engine()
+        raise
+    work.close_engine()
+    seconds = work.clock.seconds | {"wall": time.monotonic() - begun}
+    work.store.save(
+        events=[
+            work.store.event(work.run.id, "session", seconds={k: round(v, 3) for k, v in seconds.items()})
+        ]
+    )
+
+
+def standing(work: Work) -> str:
+    """The newest promoted policy, M0 before there is another."""
+    return max(
+        (p for p in work.store.policies(work.run.id).values() if p.status == "promoted"), key=lambda p: p.idx
+    ).name
+
+
+def _begin_policies(work: Work) -> None:
+    """M0 and the seed prompts, once."""
+    policies = work.store.policies(work.run.id)
+    if "M0" in policies:
+        if policies["M0"].model != work.model:
+            raise StoreError(
+                f"this run was made from {policies['M0'].model}, the recipe now names {work.model}"
+            )
+        return
+    m0 = Policy(
+        run_id=work.run.id, name="M0", idx=0, model=work.model, made_in=work.run.id, status="promoted",
+        decision="the base", created_at=now(),
+    )  # fmt: skip
+    work.store.save(m0, events=[work.store.event(work.run.id, "policy", policy="M0", status="promoted")])
+    work.store.add(prompts_stage.seed_rows(work))
+
+
+def _check_start(work: Work, start: str | None, goal: str) -> None:
+    """`--from` never makes what comes before it, except where M1 is the base itself."""
+    policies = work.store.policies(work.run.id)
+    for policy in policies.values():
+        if policy.status == "rejected" and policy.idx <= int(goal[1:]):
+            raise GateHalted(_ways_on(work, policy))
+    if start in (None, "M0"):
+        return
+    assert start is not None
+    free = work.recipe.start.sft is None and start == "M1"
+    if not free and (start not in policies or policies[start].status != "promoted"):
+        here = standing(work)
+        raise BadInput(f"{start} does not exist yet: `selfreward iterate --from {here}` makes it")
+    if start in policies and policies[start].status == "promoted":
+        following = name_of(int(start[1:]) + 1)
+        if following in policies and policies[following].status == "promoted" and following != goal:
+            work.progress.say(f"{following} is promoted already: going on to {goal}")
+
+
+def _ways_on(work: Work, policy: Policy) -> str:
+    return (
+        f"{policy.name} was rejected: {policy.decision}. Three ways on: look at it with `selfreward status --run {work.run.name}` "
+        f"and change the recipe under a new name, start from {policy.parent} with other data (`--set seed=…` under a new name), "
+        "or set gate.on_collapse to warn in a new run"
+    )
+
+
+def _is_missing(work: Work, step: Step) -> bool:
+    stage = work.store.stages(work.run.id).get((step.policy, step.stage))
+    return stage is None or stage.status not in ("done", "skipped")
+
+
+def _take(work: Work, step: Step) -> None:
+    """Brings one step to its end, whatever state it is in."""
+    _make_policy(work, step)
+    known = work.store.stages(work.run.id).get((step.policy, step.stage))
+    stage = known or Stage(
+        run_id=work.run.id, policy=step.policy, name=step.stage, made_in=work.run.id, status="pending"
+    )
+    if stage.status == "skipped" or _is_skipped(work, stage):
+        return
+    made_from = _made_from(work, step)
+    if not _is_replaceable(work, stage):
+        _check_same(stage, made_from)
+        if stage.status == "done":
+            if work.policy(stage.policy).status == "trained":
+                _after(work, stage)  # a crash came between the stage's end and its gate
+            return
+    _run_stage(work, stage, made_from)
+    _after(work, stage)
+
+
+def _make_policy(work: Work, step: Step) -> None:
+    """A policy's row exists before its first stage."""
+    if step.policy in work.store.policies(work.run.id):
+        return
+    idx = int(step.policy[1:])
+    if idx > MAX_POLICY:
+        raise BadInput(f"{step.policy}: a run holds at most M{MAX_POLICY}")
+    policy = Policy(
+        run_id=work.run.id, name=step.policy, idx=idx, parent=name_of(idx - 1), model=work.model,
+        made_in=work.run.id, status="training", created_at=now(),
+    )  # fmt: skip
+    work.store.save(
+        policy, events=[work.store.event(work.run.id, "policy", policy=step.policy, status="training")]
+    )
+
+
+def _is_skipped(work: Work, stage: Stage) -> bool:
+    """Without `start.sft`, M1 is the base again (or the adapter that `start.adapter` names) and exists at once."""
+    if stage.name == "sft" and work.recipe.start.sft is None:
+        policy = work.policy(stage.policy)
+        decision = "the base again: start.sft is null"
+        if work.recipe.start.adapter:
+            policy.adapter, policy.sha256 = train_stage.take_adapter(work, policy)
+            decision = f"start.adapter: {work.recipe.start.adapter}"
+        events = _set_stage(work, stage, "skipped") + _set_policy(work, policy, "trained", decision)
+        events += _set_policy(work, policy, "promoted", decision)
+        work.store.save(stage, policy, events=events)
+        return True
+    if stage.name == "evaluate" and work.recipe.evaluate is None and stage.status == "pending":
+        work.store.save(stage, events=_set_stage(work, stage, "skipped"))
+        _promote(work, work.policy(stage.policy))
+        return True
+    return False
+
+
+def _is_replaceable(work: Work, stage: Stage) -> bool:
+    """`pairs` is mined anew, with newer reviews, as long as the training it feeds has not started."""
+    if stage.name != "pairs":
+        return False
+    training = work.store.stages(work.run.id).get((name_of(int(stage.policy[1:]) + 1), "train"))
+    return training is None or training.status == "pending"
+
+
+def _made_from(work: Work, step: Step) -> dict[str, Any]:
+    """The stage's own keys and the fingerprint of the stage whose rows it reads."""
+    policy = work.policy(step.policy)
+    made = stages.MADE_FROM[step.stage](work, policy)
+    known = work.store.stages(work.run.id)
+    if step.stage == "train":
+        read = known[(policy.parent or "M0", "pairs")]
+        return made | {"pairs": read.fingerprint}
+    upstream = UPSTREAM.get(step.stage)
+    return made | {upstream: known[(step.policy, upstream)].fingerprint} if upstream else made
+
+
+def _check_same(stage: Stage, made_from: dict[str, Any]) -> None:
+    """A stage that has started keeps what it was made from; anything else is refused with the keys that differ."""
+    if stage.made_from is None:
+        return
+    stored = json.loads(stage.made_from)
+    present = json.loads(json.dumps(made_from))
+    keys = sorted(k for k in stored.keys() | present.keys() if stored.get(k) != present.get(k))
+    if keys:
+        told = "; ".join(f"{k}: {_short(stored.get(k))} then, {_short(present.get(k))} now" for k in keys)
+        raise StoreError(
+            f"{stage.name} of {stage.policy} was made from another recipe: {told}. Put the keys back, or start a run under a new name"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
+    """pending, failed or running → running → done; an error is written down and goes on its way."""
+    stage.made_from = json.dumps(made_from, sort_keys=True)
+    stage.fingerprint = sha256_of_text(stage.made_from)
+    stage.attempt += 1
+    stage.started_at = stage.started_at or now()
+    stage.error = None
+    events = _set_stage(work, stage, "running")
+    recipe = work.recipe.model_dump_json(by_alias=True)
+    if work.run.recipe != recipe:
+        work.run.recipe, work.run.fingerprint, work.run.seed = (
+            recipe,
+            sha256_of_text(recipe),
+            work.recipe.seed,
+        )
+        events.append(work.store.event(work.run.id, "recipe", before=f"{stage.policy}/{stage.name}"))
+    work.store.save(work.run, stage, events=events)
+    work.progress.begin(stage.policy, stage.name, stage.n_done, stage.n_total)
+    try:
+        note = stages.RUN[stage.name](work, stage)
+    except SelfRewardError as error:
+        stage.error = str(error)
+        work.store.save(stage, events=_set_stage(work, stage, "failed"))
+        if isinstance(error, GateHalted) and stage.name in ("sft", "train"):
+            _reject(work, work.policy(stage.policy), str(error))
+        raise
+    stage.finished_at = now()
+    _finish(work, stage)
+    work.progress.end(note)
+
+
+def _finish(work: Work, stage: Stage) -> None:
+    """`done`; with a training, the policy's adapter in the same transaction, on the disk when it returns."""
+    events = _set_stage(work, stage, "done")
+    if stage.name not in ("sft", "train"):
+        work.store.save(stage, events=events)
+        return
+    policy = work.policy(stage.policy)
+    policy.adapter, policy.sha256 = train_stage.adapter_of(work, policy)
+    events += _set_policy(work, policy, "trained", None)
+    with work.store.durable():
+        work.store.save(stage, policy, events=events)
+
+
+def _after(work: Work, stage: Stage) -> None:
+    """The gates, and the promotion at the end."""
+    if stage.name == "pairs":
+        findings = collapse.after_pairs(stage.policy, work.store.mining_outcomes(work.run.id, stage.policy))
+        _gate(work, stage, findings, None)
+    elif stage.name == "probe":
+        policy = work.policy(stage.policy)
+        _gate(work, stage, _probe_findings(work, policy), policy if policy.status == "trained" else None)
+    elif stage.name == "evaluate":
+        _promote(work, work.policy(stage.policy))
+
+
+def _probe_findings(work: Work, policy: Policy) -> list[Finding]:
+    def value(name: str) -> float | None:
+        row = work.store.metric(work.run.id, policy.name, name)
+        return None if row is None else math.nan if row.value is None else float(row.value)
+
+    texts = [a.text for a in work.store.answers(work.run.id, policy.name, "probe") if a.text is not None]
+    return collapse.after_probe(
+        policy.name, texts=texts, kl=value("kl_previous"), proof_gap=value("proof_gap"), moved=value("moved"),
+        noise=value("noise") or 0.0,
+    )  # fmt: skip
+
+
+def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy | None) -> None:
+    """Writes the findings; a halt rejects the policy at the gate and stops the run, or is said and passed."""
+    work.store.put_findings(*(_alarm(work, stage, f) for f in findings))
+    halts = [f for f in findings if f.level == "halt"]
+    for finding in findings:
+        if finding.level != "ok":
+            work.progress.say(f"{finding.level}: {finding.message}")
+    if not halts:
+        return
+    if work.recipe.gate.on_collapse == "warn" and stage.name != "pairs":
+        return
+    if policy is not None:
+        _reject(work, policy, halts[0].message)
+    raise GateHalted(halts[0].message)
+
+
+def _alarm(work: Work, stage: Stage, f: Finding) -> Alarm:
+    return Alarm(
+        run_id=work.run.id, policy=stage.policy, stage=stage.name, signal=f.signal, level=f.level,
+        value=f.value if f.value is not None and math.isfinite(f.value) else None, threshold=f.threshold, message=f.message,
+    )  # fmt: skip
+
+
+def _promote(work: Work, policy: Policy) -> None:
+    if policy.status != "trained":
+        return
+    events = _set_policy(work, policy, "promoted", "all gates passed")
+    with work.store.durable():
+        work.store.save(policy, events=events)
+    work.progress.say(f"{policy.name} is promoted")
+
+
+def _reject(work: Work, policy: Policy, why: str) -> None:
+    work.store.save(policy, events=_set_policy(work, policy, "rejected", why))
+
+
+def _set_stage(work: Work, stage: Stage, status: str) -> list[Event]:
+    """The one place that changes a stage's status; an illegal move is a bug and raises."""
+    if stage.status != status and status not in STAGE_MOVES[stage.status]:
+        raise ValueError(f"{stage.policy}/{stage.name} cannot go from {stage.status} to {status}")
+    stage.status = status
+    return [
+        work.store.event(
+            work.run.id, "stage", policy=stage.policy, stage=stage.name, status=status, attempt=stage.attempt
+        )
+    ]
+
+
+def _set_policy(work: Work, policy: Policy, status: str, decision: str | None) -> list[Event]:
+    """The one place that changes a policy's status."""
+    if status not in POLICY_MOVES[policy.status]:
+        raise ValueError(f"{policy.name} cannot go from {policy.status} to {status}")
+    policy.status, policy.decision = status, decision
+    return [work.store.event(work.run.id, "policy", policy=policy.name, status=status, decision=decision)]

@@ -1,0 +1,342 @@
+"""The recipe: the YAML file that defines a run, checked key by key before anything starts.
+
+Defaults cite their source. An unknown key is refused with the nearest known one. A relative path is looked
+for beside the recipe, then among the packaged files. Nothing below the loop ever sees a Recipe: workers take
+plain arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from selfreward.errors import RecipeError
+from selfreward.files import packaged
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the recipe; unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The base: a hub id, a folder, or the name of a model in the user's cache."""
+
+    id: str
+    revision: str | None = None
+    chat_template: str | None = None  # a Jinja file, or `plain`; None: the model's own
+    system: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class EngineOptions(Section):
+    """How completions are made. `batch` is rows decoded at once; `block` is prompts committed as one."""
+
+    type: Literal["transformers"] = "transformers"
+    batch: Count = 64
+    block: Count = 16
+    threads: Count | None = None  # None: all CPUs this process may use
+
+
+class SamplingOptions(Section):
+    """Every sampling field is stated; engines add nothing of their own."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.7  # Self-Rewarding LMs, section 3.1.2
+    top_p: Share = 0.9
+    top_k: Annotated[int, Field(ge=0)] = 0
+    max_new_tokens: Count = 512
+
+
+class Lora(Section):
+    """The adapter's shape; `targets` is `auto` (every linear layer but the head) or module names."""
+
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Literal["auto"] | list[str] = "auto"
+
+
+class Sft(Section):
+    """The training that makes M1: written answers, and judgements whose score is known by construction."""
+
+    file: str = "seed/instructions.jsonl"
+    judge_file: str | None = "seed/judge.jsonl"
+    examples: Count | None = None  # None: all
+    judge_examples: Annotated[int, Field(ge=0)] | None = None
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    batch: Count = 16  # Self-Rewarding LMs, section 3.1.2
+    micro_batch: Count = 4
+    lr: Annotated[float, Field(gt=0)] = 1e-4  # LoRA needs 10-50 x the paper's full-weight 5.5e-6
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    save_steps: Count = 50
+
+
+class Start(Section):
+    """Where M1 comes from: `sft`, an existing LoRA folder, or neither (M1 is the base)."""
+
+    sft: Sft | None = Sft()
+    adapter: str | None = None
+
+
+class Filters(Section):
+    """What an invented prompt must pass (Self-Instruct, section 2.2: ROUGE-L 0.7, 3 < words <= 150)."""
+
+    rouge: Share = 0.7
+    min_words: Count = 4
+    max_words: Count = 150
+    keywords: list[str] = [
+        "image", "images", "picture", "pictures", "graph", "graphs", "photo", "file", "files", "draw", "plot",
+        "video", "audio", "map", "music", "flowchart", "diagram", "website", "url", "link",
+    ]  # fmt: skip
+
+
+class Prompts(Section):
+    """The prompts an iteration works on. `from` is `self-instruct` or a file of the user's own."""
+
+    source: str = Field("self-instruct", alias="from")
+    count: Count = 64  # accepted prompts an iteration
+    seed_file: str = "seed/instructions.jsonl"
+    requests: Count = 16  # a round
+    rounds: Count = 4  # at most
+    seed_shots: Count = 6  # Self-Rewarding LMs: 8-shot, 6 of them seed, 2 generated
+    own_shots: Annotated[int, Field(ge=0)] = 2
+    sampling: SamplingOptions = SamplingOptions(temperature=0.6, top_p=0.9, max_new_tokens=256)
+    filters: Filters = Filters()
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Candidates(Section):
+    """How each prompt is answered: `n` samples (Self-Rewarding LMs: 4)."""
+
+    n: Annotated[int, Field(ge=2, le=256)] = 4
+    sampling: SamplingOptions = SamplingOptions()
+
+
+class Judge(Section):
+    """The language-model judge.
+
+    `sampled` reads n replies; `expected` weighs each score by its probability.
+    """
+
+    rubric: str = "rubrics/additive.md"
+    mode: Literal["sampled", "expected"] = "sampled"
+    samples: Count = 3  # Self-Rewarding LMs, section 3.1.2; `sampled` only
+    sampling: SamplingOptions = SamplingOptions(temperature=0.7, top_p=0.9, max_new_tokens=256)
+
+
+class JudgeReward(Section):
+    """Candidates are scored by the policy that wrote them, as `judge` says."""
+
+    type: Literal["judge"] = "judge"
+
+
+class LengthReward(Section):
+    """A rule anyone can count: 1 at `best` words, falling to 0 outside `low`..`high`; unfinished answers get 0."""
+
+    type: Literal["length"]
+    low: Count = 8
+    best: Count = 16
+    high: Count = 25
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LengthReward:
+        if not self.low <= self.best <= self.high:
+            raise ValueError("low, best and high must be in this order")
+        return self
+
+
+Reward = Annotated[JudgeReward | LengthReward, Field(discriminator="type")]
+
+
+class Pairs(Section):
+    """How pairs are mined. A margin under `min_margin` makes none (0: any difference counts)."""
+
+    rule: Literal["best_vs_worst"] = "best_vs_worst"
+    min_margin: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Training(Section):
+    """LoRA-DPO.
+
+    Rates are LoRA's; `batch` is pairs per optimiser step; `micro_batch` pairs share a forward pass.
+    """
+
+    beta: Annotated[float, Field(gt=0)] = 0.1  # Self-Rewarding LMs, section 3.1.2
+    lr: Annotated[float, Field(gt=0)] = 5e-5  # the paper's 1e-6 is full-weight; LoRA needs 10-50 x
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    batch: Count = 16
+    micro_batch: Count = 2
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    max_length: Count = 2048  # tokens of prompt and answer; longer pairs are not mined, never cut
+    save_steps: Count = 50
+    reference: Literal["previous", "base"] = "previous"
+    gradient_checkpointing: bool = False
+    lora: Lora = Lora()
+
+
+class Probe(Section):
+    """Fixed held-out prompts answered at temperature 1 by every policy."""
+
+    file: str = "probe.jsonl"
+    count: Annotated[int, Field(ge=2)] = 64
+    max_new_tokens: Count = 128
+
+
+class Evaluate(Section):
+    """The small offline suite: two-turn questions graded 1-10 by `grader`, and integer-answer problems."""
+
+    questions: str | None = "eval/two-turn.jsonl"
+    problems: str | None = "eval/integers.jsonl"
+    rubric: str = "rubrics/grade-10.md"
+    grader: Literal["self", "M0"] = "M0"  # the same ruler for every policy
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    max_new_tokens: Count = 256
+
+
+class Gate(Section):
+    """What a gate does when an absolute sign of collapse is there: stop, or say so and go on."""
+
+    on_collapse: Literal["halt", "warn"] = "halt"
+
+
+def _as_model(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+class Recipe(Section):
+    """All that defines a run."""
+
+    model: Annotated[Model, BeforeValidator(_as_model)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    engine: EngineOptions = EngineOptions()
+    start: Start = Start()
+    prompts: Prompts = Prompts()
+    candidates: Candidates = Candidates()
+    rewards: Annotated[list[Reward], Field(min_length=1, max_length=1)] = [JudgeReward()]
+    judge: Judge = Judge()
+    pairs: Pairs = Pairs()
+    training: Training = Training()
+    probe: Probe = Probe()
+    evaluate: Evaluate | None = Evaluate()
+    gate: Gate = Gate()
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe file, with `key.sub=value` overrides.
+
+    Raises `RecipeError` naming file, key and next move.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path} does not exist: `selfreward init {path.stem} --model ID` writes it"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise RecipeError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} is not a recipe: it should be a mapping with at least `model:`")
+    for override in overrides or []:
+        _set(data, override)
+    return parse(data, str(path))
+
+
+def parse(data: dict[str, Any], name: str) -> Recipe:
+    """A Recipe from plain data; `name` is what errors call it."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{name}: {_explain(error)}") from None
+
+
+def locate(recipe_file: Path, name: str) -> Path:
+    """A file a recipe names: beside the recipe, else among the packaged ones.
+
+    Raises `RecipeError` if neither.
+    """
+    beside = (recipe_file.parent / Path(name).expanduser()).resolve()
+    for path in (beside, packaged(name)):
+        if path.is_file():
+            return path
+    raise RecipeError(f"{name} does not exist: neither {beside} nor a packaged file of that name")
+
+
+def models_folder() -> Path:
+    """Where named models of the user lie."""
+    root = os.environ.get("SELFREWARD_CACHE")
+    if root:
+        return Path(root) / "models"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfreward" / "models"
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    """Applies `a.b=value` in place; the value is read as YAML."""
+    import yaml
+
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {override}: write it as key=value, for example training.lr=1e-4")
+    *path, last = key.strip().split(".")
+    at = data
+    for part in path:
+        if part == "model" and isinstance(at.get(part), str):
+            at[part] = {"id": at[part]}
+        inner = at.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override}: {part} has no keys below it")
+        at = inner
+    parsed = yaml.safe_load(value)
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    at[last] = parsed
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line, an unknown key with the nearest known one."""
+    problem = error.errors()[0]
+    where = [str(p) for p in problem["loc"]]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.0)
+        return f"unknown key {key}" + (
+            f"; the nearest known one is {'.'.join([*where[:-1], near[0]])}" if near else ""
+        )
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    section: Any = Recipe
+    for part in path:
+        fields = getattr(section, "model_fields", {})
+        field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
+        if field is None:
+            continue
+        options = [o for o in _flatten(field.annotation) if isinstance(o, type) and issubclass(o, BaseModel)]
+        section = options[0] if options else section
+    return [f.alias or n for n, f in getattr(section, "model_fields", {}).items()]
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    inner = get_args(annotation)
+    return [annotation] if not inner else [o for i in inner for o in _flatten(i)]

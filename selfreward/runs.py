@@ -1,0 +1,77 @@
+"""Finding and opening a run: which recipe is meant, and everything an `iterate` needs before its first stage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selfreward.engines import model
+from selfreward.errors import BadInput, RecipeError
+from selfreward.files import sha256_of_text
+from selfreward.recipe import Recipe, load
+from selfreward.records import Run
+from selfreward.stages.work import Progress, Work
+from selfreward.store import Lock, Store
+from selfreward.store.store import now
+
+FOLDER = Path("iterations")
+LAST = FOLDER / ".last"
+DATABASE = "selfreward.db"
+
+
+def recipe_file(name: str | None) -> Path:
+    """The recipe of that run; without a name, the only one here or the one iterated last."""
+    if name is not None:
+        return FOLDER / f"{name}.yaml"
+    here = sorted(FOLDER.glob("*.yaml"))
+    if len(here) == 1:
+        return here[0]
+    if LAST.exists() and (last := FOLDER / f"{LAST.read_text(encoding='utf-8').strip()}.yaml").exists():
+        return last
+    if not here:
+        raise RecipeError("no recipe in iterations/: `selfreward init NAME --model ID` writes one")
+    raise RecipeError(f"which run? --run takes one of {', '.join(p.stem for p in here)}")
+
+
+def database_of(name: str | None) -> Path:
+    """The store file of a run."""
+    file = recipe_file(name)
+    return file.parent / file.stem / DATABASE
+
+
+@contextmanager
+def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[Work]:
+    """The run behind a recipe, locked for this process, its row made or brought up to date."""
+    recipe = load(file, overrides)
+    base, identity = model.resolve(recipe.model.id, recipe.model.revision, file.parent)
+    folder = file.parent / file.stem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (file.parent / LAST.name).write_text(file.stem + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written: {error.strerror}. Choose a folder you may write to"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{folder} cannot be written. Choose a folder you may write to")
+    with Lock(folder):
+        store = Store((folder / DATABASE).resolve(), write=True)
+        try:
+            run = _run_row(store, file.stem, recipe, overrides)
+            yield Work(store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress)
+        finally:
+            store.close()
+
+
+def _run_row(store: Store, name: str, recipe: Recipe, overrides: list[str]) -> Run:
+    """The run's row, made at the first start; the loop keeps its recipe as it is in force."""
+    text = recipe.model_dump_json(by_alias=True)
+    run = store.run()
+    if run is None:
+        run = Run(
+            id=1, name=name, recipe=text, fingerprint=sha256_of_text(text), seed=recipe.seed, created_at=now()
+        )
+        store.save(run, events=[store.event(1, "run", name=name, overrides=overrides)])
+    return run

@@ -1,0 +1,1 @@
+"""Scorers: anything that gives candidates a verdict, one small file each."""

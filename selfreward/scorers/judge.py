@@ -1,0 +1,83 @@
+"""The language-model judge: a rubric, an engine, and the weights that judge.
+
+It knows rubrics and answers; it knows nothing of tables. A judge text longer than the context is a fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfreward import rubric as rubrics
+from selfreward.protocols import Answer, Choice, Engine, Question, Request, Sampling, Verdict
+from selfreward.records import derive_seed
+from selfreward.rubric import Rubric
+
+
+@dataclass(frozen=True)
+class JudgeScorer:
+    """Judges by `sampled` replies or by the `expected` score over the scale's numbers."""
+
+    engine: Engine
+    rubric: Rubric
+    mode: str
+    samples: int
+    sampling: Sampling
+    adapter: str | None
+    name: str = "judge"
+    needs: frozenset[str] = frozenset({"engine"})
+
+    def score(self, questions: Sequence[Question]) -> list[list[list[Verdict]]]:
+        """Verdicts by question, candidate and judge sample; one engine call for the whole block."""
+        chats = [
+            [rubrics.render(self.rubric, list(q.messages), a.text, q.reference) for a in q.answers]
+            for q in questions
+        ]
+        flat = [chat for row in chats for chat in row]
+        answers = [a for q in questions for a in q.answers]
+        verdicts = iter(self._expected(flat) if self.mode == "expected" else self._sampled(flat, answers))
+        return [[next(verdicts) for _ in q.answers] for q in questions]
+
+    def _sampled(self, chats: list[list[dict[str, str]]], answers: list[Answer]) -> list[list[Verdict]]:
+        seeds = [[derive_seed(a.seed, "judge", i) for i in range(self.samples)] for a in answers]
+        requests = [
+            Request(chat, seed, self.sampling, self.adapter)
+            for chat, row in zip(chats, seeds, strict=True)
+            for seed in row
+        ]
+        replies = self.engine.generate(requests)
+        verdicts = []
+        for request, reply in zip(requests, replies, strict=True):
+            if reply.text is None:
+                verdicts.append(Verdict(None, reply.fault, seed=request.seed))
+                continue
+            score, fault = rubrics.read(self.rubric, reply.text, reply.finish or "length")
+            verdicts.append(Verdict(score, fault, raw=reply.text, seed=request.seed))
+        return [verdicts[i : i + self.samples] for i in range(0, len(verdicts), self.samples)]
+
+    def _expected(self, chats: list[list[dict[str, str]]]) -> list[list[Verdict]]:
+        choices = tuple(f" {s}" for s in self.rubric.scores)
+        found = self.engine.choice_logprobs(
+            [Choice(chat, rubrics.OPENING, choices, self.adapter) for chat in chats]
+        )
+        verdicts = []
+        for row in found:
+            if row is None:
+                verdicts.append([Verdict(None, "too_long")])
+                continue
+            probabilities = exclusive(choices, [math.exp(x) for x in row])
+            score, fault = rubrics.expectation(self.rubric, probabilities)
+            detail: dict[str, object] = {
+                str(s): p for s, p in zip(self.rubric.scores, probabilities, strict=True)
+            }
+            verdicts.append([Verdict(score, fault, detail=detail)])
+        return verdicts
+
+
+def exclusive(choices: Sequence[str], probabilities: Sequence[float]) -> list[float]:
+    """The probability of each text without that of the longer choices it begins: " 1" is not the "1" of " 10"."""
+    return [
+        max(0.0, p - sum(q for other, q in zip(choices, probabilities, strict=True) if other != text and other.startswith(text)))
+        for text, p in zip(choices, probabilities, strict=True)
+    ]

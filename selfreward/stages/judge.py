@@ -1,0 +1,126 @@
+"""Stage `judge`: every candidate gets its verdicts; a block is all samples of all candidates of its prompts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import Any
+
+from selfreward import rubric as rubrics
+from selfreward.protocols import Answer, Question, Scorer, Verdict
+from selfreward.recipe import JudgeReward, LengthReward
+from selfreward.records import Judgement, Policy, RubricRow, ScorerRow, Stage
+from selfreward.rubric import Rubric
+from selfreward.scorers.judge import JudgeScorer
+from selfreward.scorers.length import LengthScorer
+from selfreward.stages.work import Work, blocks, flat, sampling
+
+
+def made_from(work: Work, policy: Policy) -> dict[str, Any]:
+    """What decides the judgements of an iteration besides its candidates."""
+    match work.recipe.rewards[0]:
+        case JudgeReward():
+            return (
+                flat(work.recipe.judge, "judge")
+                | {"judge.rubric": rubric_of(work).sha256}
+                | work.decided_by_engine(policy)
+            )
+        case LengthReward() as reward:
+            return flat(reward, "rewards.0")
+
+
+def run(work: Work, stage: Stage) -> str:
+    """Judges the prompts whose candidates have no judgement."""
+    policy = work.policy(stage.policy)
+    scorer = open_scorer(work, policy)
+    work.store.save(*_provenance(work, policy, scorer))
+    todo = work.store.unjudged(work.run.id, policy.name)
+    stage.n_total = stage.n_total or work.recipe.candidates.n * len(
+        work.store.prompts(work.run.id, policy.name)
+    )
+    for block in blocks(todo, work.recipe.engine.block):
+        start = time.monotonic()
+        candidates = work.store.candidates_of(work.run.id, block)
+        rows = _judge(work, scorer, candidates)
+        work.store.commit_block(stage, rows, len(candidates), 0, time.monotonic() - start)
+        work.advance(stage)
+    return f"{stage.n_done} candidates judged by {scorer.name}"
+
+
+def rubric_of(work: Work) -> Rubric:
+    """The judge's rubric, read and checked."""
+    path = work.file(work.recipe.judge.rubric)
+    return rubrics.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def open_scorer(work: Work, policy: Policy) -> Scorer:
+    """The scorer of the recipe's reward; a judge judges with the policy's own weights."""
+    match work.recipe.rewards[0]:
+        case JudgeReward():
+            judge = work.recipe.judge
+            adapter = work.adapter(policy)
+            return JudgeScorer(
+                work.engine, rubric_of(work), judge.mode, judge.samples, sampling(judge.sampling), adapter
+            )
+        case LengthReward(low=low, best=best, high=high):
+            return LengthScorer(low, best, high)
+
+
+def _judge(work: Work, scorer: Scorer, candidates: list[Any]) -> list[Judgement]:
+    """All samples of all candidates of the block; faulted candidates have nothing to judge."""
+    groups = [list(g) for _, g in itertools.groupby(candidates, key=lambda c: c.prompt_id)]
+    answered = [[c for c in group if c.fault is None] for group in groups]
+    questions = [
+        Question(
+            json.loads(group[0].messages),
+            [Answer(c.text, c.finish, c.seed) for c in group],
+            reference=group[0].reference,
+        )
+        for group in answered
+    ]
+    rows = []
+    for group, verdicts in zip(answered, scorer.score(questions), strict=True):
+        for candidate, samples in zip(group, verdicts, strict=True):
+            rows += [_row(work, scorer, candidate.id, i, v) for i, v in enumerate(samples)]
+    return rows
+
+
+def _row(work: Work, scorer: Scorer, candidate_id: int, sample: int, verdict: Verdict) -> Judgement:
+    return Judgement(
+        run_id=work.run.id,
+        candidate_id=candidate_id,
+        scorer=scorer.name,
+        sample=sample,
+        score=verdict.score,
+        fault=verdict.fault,
+        raw=verdict.raw,
+        detail=json.dumps(verdict.detail) if verdict.detail is not None else None,
+        seed=verdict.seed,
+    )
+
+
+def _provenance(work: Work, policy: Policy, scorer: Scorer) -> list[Any]:
+    """The scorer's row, and its rubric's before it."""
+    if not isinstance(scorer, JudgeScorer):
+        settings = json.dumps(work.recipe.rewards[0].model_dump())
+        return [
+            ScorerRow(
+                run_id=work.run.id, policy=policy.name, name=scorer.name, type=scorer.name, settings=settings
+            )
+        ]
+    r = scorer.rubric
+    return [
+        RubricRow(sha256=r.sha256, name=r.name, kind=r.kind, low=r.low, high=r.high, text=r.text),
+        ScorerRow(
+            run_id=work.run.id,
+            policy=policy.name,
+            name=scorer.name,
+            type="judge",
+            mode=scorer.mode,
+            rubric_sha256=r.sha256,
+            judge=policy.name,
+            judge_sha256=policy.sha256,
+            settings=json.dumps(work.recipe.judge.model_dump()),
+        ),
+    ]

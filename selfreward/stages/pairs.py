@@ -1,0 +1,79 @@
+"""Stage `pairs`: one mining row for every accepted prompt, and the pairs.
+
+Cheap: recomputed whole until training starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+from selfreward.pairs import Contender, Mined, best_vs_worst
+from selfreward.records import Mining, Pair, Policy, Stage, pair_id
+from selfreward.stages.judge import open_scorer
+from selfreward.stages.work import Work, flat
+
+
+def made_from(work: Work, policy: Policy) -> dict[str, Any]:
+    """What decides the pairs of an iteration besides its judgements."""
+    return flat(work.recipe.pairs, "pairs") | {"training.max_length": work.recipe.training.max_length}
+
+
+def run(work: Work, stage: Stage) -> str:
+    """Mines every prompt again and replaces the iteration's rows."""
+    policy = work.policy(stage.policy)
+    prompts = work.store.prompts(work.run.id, policy.name)
+    chat_tokens = work.engine.chat_ids([json.loads(p.messages) for p in prompts])
+    lengths = {p.id: len(ids) for p, ids in zip(prompts, chat_tokens, strict=True)}
+    scorer = open_scorer(work, policy).name
+    rows = work.store.contenders(work.run.id, policy.name, scorer)
+    dropped = work.store.dropped(work.run.id)
+    minings: list[Mining] = []
+    pairs: list[Pair] = []
+    for prompt, group in itertools.groupby(rows, key=lambda r: r[0].prompt_id):
+        members = list(group)
+        mined = best_vs_worst(
+            [_contender(row, scores) for row, scores in members],
+            prompt_tokens=lengths[prompt],
+            max_length=work.recipe.training.max_length,
+            min_margin=work.recipe.pairs.min_margin,
+        )
+        pair = _pair(work, policy, prompt, members[0][0].slot, mined)
+        outcome = (
+            "dropped_by_review" if pair and (pair.chosen_id, pair.rejected_id) in dropped else mined.outcome
+        )
+        kept = [pair] if pair and outcome == "pair" else []
+        pairs += kept
+        minings.append(
+            Mining(
+                run_id=work.run.id,
+                prompt_id=prompt,
+                outcome=outcome,
+                margin=mined.margin,
+                n_pairs=len(kept),
+                detail=mined.detail,
+            )
+        )
+    work.store.replace_mining(stage, policy.name, [*minings, *pairs])
+    stage.n_done = stage.n_total = len(minings)
+    return f"{len(pairs)} pairs from {len(minings)} prompts"
+
+
+def _contender(row: Any, scores: tuple[float, ...]) -> Contender:
+    return Contender(row.id, row.sample, row.text, row.finish, row.n_tokens, scores)
+
+
+def _pair(work: Work, policy: Policy, prompt: int, slot: int, mined: Mined) -> Pair | None:
+    if mined.best is None or mined.worst is None:
+        return None
+    return Pair(
+        id=pair_id(work.run.id, policy.idx, slot, mined.best.sample, mined.worst.sample),
+        run_id=work.run.id,
+        prompt_id=prompt,
+        chosen_id=mined.best.candidate_id,
+        rejected_id=mined.worst.candidate_id,
+        chosen_score=mined.best.mean,
+        rejected_score=mined.worst.mean,
+        rule=work.recipe.pairs.rule,
+    )

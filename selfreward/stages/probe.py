@@ -1,0 +1,180 @@
+"""Stage `probe`: fixed held-out prompts at temperature 1; how far the policy is from its parent and from M0.
+
+First the proof: on fixed token ids the engine must agree with what the trainer wrote and differ from the
+parent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selfreward import diversity, stats
+from selfreward.files import sha256_of
+from selfreward.protocols import Request, Sampling, Scored
+from selfreward.records import AnswerRow, Metric, Policy, Stage, derive_seed, pack_ids, unpack_ids
+from selfreward.stages.seeds import read_lines
+from selfreward.stages.work import Work, blocks, flat
+from selfreward.stats import Interval
+from selfreward.training import mean_gap
+
+SUITE = "probe"
+
+
+def made_from(work: Work, policy: Policy) -> dict[str, Any]:
+    """What decides the probe's answers."""
+    return (
+        flat(work.recipe.probe, "probe")
+        | {"probe.file": sha256_of(work.file(work.recipe.probe.file))}
+        | work.decided_by_engine(policy)
+    )
+
+
+def run(work: Work, stage: Stage) -> str:
+    """Answers what is missing, then measures everything anew."""
+    policy = work.policy(stage.policy)
+    options = work.recipe.probe
+    items = [line["prompt"] for line in read_lines(work.file(options.file), ("prompt",))][: options.count]
+    stage.n_total = len(items)
+    have = {a.item for a in work.store.answers(work.run.id, policy.name, SUITE)}
+    for block in blocks(items, 4 * work.recipe.engine.block):
+        missing = [i for i in block if i not in have]
+        if not missing:
+            continue
+        start = time.monotonic()
+        rows, tokens = ask(
+            work,
+            policy,
+            SUITE,
+            [[{"role": "user", "content": i}] for i in block],
+            block,
+            Sampling(max_new_tokens=options.max_new_tokens),
+        )
+        work.store.commit_block(stage, rows, len(rows), tokens, time.monotonic() - start)
+        work.advance(stage)
+    metrics = [*_text_metrics(work, policy), *_drift_metrics(work, policy), *_proof_metrics(work, policy)]
+    work.store.put_metrics(metrics)
+    found = {m.name: m.value for m in metrics}
+    kl = found.get("kl_previous")
+    return f"{len(items)} answers" + (
+        f", KL to {policy.parent} {kl:.4f} nats a token" if kl is not None else ""
+    )
+
+
+def ask(
+    work: Work,
+    policy: Policy,
+    suite: str,
+    chats: Sequence[Sequence[dict[str, str]]],
+    items: Sequence[str],
+    sampling: Sampling,
+    turn: int = 1,
+) -> tuple[list[AnswerRow], int]:
+    """The policy's answers to a block of chats as rows, and their tokens; the seed depends on suite, item and turn."""
+    seeds = [derive_seed(work.recipe.seed, suite, item, turn) for item in items]
+    requests = [
+        Request(list(c), s, sampling, work.adapter(policy)) for c, s in zip(chats, seeds, strict=True)
+    ]
+    replies = work.engine.generate(requests)
+    rows = [
+        AnswerRow(
+            run_id=work.run.id,
+            policy=policy.name,
+            suite=suite,
+            item=item,
+            turn=turn,
+            text=reply.text,
+            token_ids=pack_ids(reply.token_ids) if reply.text is not None else None,
+            n_tokens=len(reply.token_ids) if reply.text is not None else None,
+            finish=reply.finish,
+            seed=seed,
+            fault=reply.fault,
+        )
+        for item, seed, reply in zip(items, seeds, replies, strict=True)
+    ]
+    return rows, sum(len(r.token_ids) for r in replies)
+
+
+def metric(work: Work, policy: Policy, stage: str, name: str, found: Interval) -> Metric:
+    """An interval as a metric row; a value that is not finite is stored as NULL."""
+    sound = all(math.isfinite(x) for x in (found.value, found.low, found.high))
+    return Metric(
+        run_id=work.run.id,
+        policy=policy.name,
+        stage=stage,
+        name=name,
+        value=found.value if sound else None,
+        n=found.n,
+        low=found.low if sound else None,
+        high=found.high if sound else None,
+    )
+
+
+def _text_metrics(work: Work, policy: Policy) -> list[Metric]:
+    answers = [a for a in work.store.answers(work.run.id, policy.name, SUITE) if a.fault is None]
+    texts = [a.text for a in answers]
+    if not texts:
+        return []
+    found = {
+        "distinct_2": diversity.distinct_2(texts),
+        "length_mean": stats.mean([float(a.n_tokens) for a in answers]),
+        "cut_share": stats.share(sum(a.finish == "length" for a in answers), len(answers)),
+        "loop_share": stats.share(sum(diversity.loops(t) for t in texts), len(texts)),
+    }
+    return [metric(work, policy, SUITE, name, value) for name, value in found.items()]
+
+
+def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
+    """k3 = (r − 1) − log r with r = π_ref/π, per sampled token, both policies scoring the same ids in the same way."""
+    if policy.parent is None:
+        return []
+    answers = [a for a in work.store.answers(work.run.id, policy.name, SUITE) if a.fault is None]
+    prompts = work.engine.chat_ids([[{"role": "user", "content": a.item}] for a in answers])
+    given = [(p, unpack_ids(a.token_ids)) for p, a in zip(prompts, answers, strict=True)]
+
+    def scored(who: Policy) -> list[list[float]]:
+        return work.engine.token_logprobs([Scored(p, c, work.adapter(who)) for p, c in given])
+
+    own = scored(policy)
+    metrics = []
+    for name, other in (("kl_previous", policy.parent), ("kl_m0", "M0")):
+        theirs = scored(work.policy(other))
+        k3 = [
+            math.fsum(math.exp(min(b - a, 80.0)) - 1 - (b - a) for a, b in zip(x, y, strict=True))
+            for x, y in zip(own, theirs, strict=True)
+        ]
+        metrics.append(metric(work, policy, SUITE, name, stats.ratio(k3, [float(len(x)) for x in own])))
+    return metrics
+
+
+def _proof_metrics(work: Work, policy: Policy) -> list[Metric]:
+    """`proof_gap`: engine against trainer; `moved`: engine with this adapter against its parent; nats a token, n tokens."""
+    adapter = work.adapter(policy)
+    if adapter is None or policy.parent is None or not (Path(adapter) / "proof.json").exists():
+        return []  # the base, or a LoRA that was made elsewhere
+    proof = json.loads((Path(adapter) / "proof.json").read_text(encoding="utf-8"))
+    parent = work.adapter(work.policy(policy.parent))
+    rows = proof["rows"]
+    own = work.engine.token_logprobs([Scored(r["prompt_ids"], r["completion_ids"], adapter) for r in rows])
+    before = work.engine.token_logprobs([Scored(r["prompt_ids"], r["completion_ids"], parent) for r in rows])
+    n = sum(len(r["completion_ids"]) for r in rows)
+    found = {
+        "proof_gap": mean_gap(own, [r["logprobs"] for r in rows]),
+        "moved": mean_gap(own, before),
+        "noise": proof["noise"],
+    }
+    return [
+        Metric(
+            run_id=work.run.id,
+            policy=policy.name,
+            stage=SUITE,
+            name=name,
+            value=value if math.isfinite(value) else None,
+            n=n,
+        )
+        for name, value in found.items()
+    ]

@@ -1,0 +1,72 @@
+"""Files of written prompts: seed instructions, judge examples, held-out prompts, the user's own.
+
+A malformed line is named with its file and number; nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import BadInput
+
+
+def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
+    """JSON objects of a JSONL file. Raises `BadInput` naming file and line for anything that is not one."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}, line {number}: a JSON object was expected")
+        for key in required:
+            if key not in row or row[key] in ("", None, []):
+                raise BadInput(f"{path}, line {number}: {key!r} is missing or empty")
+            if key in ("prompt", "answer", "problem") and not isinstance(row[key], str | int):
+                raise BadInput(f"{path}, line {number}: {key!r} should be text")
+        found.append(row)
+    if not found:
+        raise BadInput(f"{path} is empty: one JSON object a line was expected")
+    return found
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The user's own prompts as `{"text", "messages", "reference"}`: lines of text, or JSONL with `prompt`, `text` or `messages`."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            found.append(_prompt(line.strip(), f"{path}, line {number}"))
+    if not found:
+        raise BadInput(f"{path} is empty: a prompt a line was expected")
+    return found
+
+
+def _prompt(line: str, where: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        return {"text": line, "messages": [{"role": "user", "content": line}], "reference": None}
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: not JSON ({error})") from None
+    reference = row.get("reference")
+    if "messages" in row:
+        chat = row["messages"]
+        sound = (
+            isinstance(chat, list)
+            and chat
+            and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in chat)
+        )
+        if not sound or chat[-1]["role"] != "user" or not str(chat[-1]["content"]).strip():
+            raise BadInput(
+                f"{where}: messages should be turns with role and content, the last one the user's"
+            )
+        return {"text": chat[-1]["content"], "messages": chat, "reference": reference}
+    text = row.get("prompt", row.get("text"))
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput(f"{where}: 'prompt' is missing or empty")
+    return {"text": text, "messages": [{"role": "user", "content": text}], "reference": reference}

@@ -1,0 +1,280 @@
+"""Stages `sft` and `train`: freeze the rows, let the trainer child make the adapter, take it in.
+
+Starting freezes what is read: `trained_on` and a rows file with its sha256. The same job started again
+resumes from the last sound checkpoint; an adapter that is already in place is adopted, not made twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from selfreward import rubric as rubrics
+from selfreward import training
+from selfreward.engines import process
+from selfreward.errors import BadInput, GateHalted, WorkFailed
+from selfreward.files import place_folder, remove_folder, sha256_of, write_json
+from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, unpack_ids
+from selfreward.stages.seeds import read_lines
+from selfreward.stages.work import Work, flat
+from selfreward.training import TrainingSpec
+
+WEIGHTS = "adapter_model.safetensors"
+JOB = "job.json"  # in the adapter folder: which rows and settings made it
+ROOM = (
+    6  # adapters' worth of free disk that a training needs: two checkpoints with optimiser, the adapter, air
+)
+
+
+def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
+    """What decides M1."""
+    sft = work.recipe.start.sft
+    if sft is None:
+        return {"start.sft": None, "start.adapter": work.recipe.start.adapter}
+    files = [sft.file, *([sft.judge_file] if sft.judge_file else [])]
+    hashes = {f"start.sft.sha256.{i}": sha256_of(work.file(f)) for i, f in enumerate(files)}
+    return (
+        flat(sft, "start.sft")
+        | hashes
+        | flat(work.recipe.training.lora, "training.lora")
+        | _decided(work, policy)
+    )
+
+
+def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
+    """What decides M2, M3, … besides the pairs."""
+    options = flat(work.recipe.training, "training")
+    return {k: v for k, v in options.items() if k not in ("training.save_steps",)} | _decided(work, policy)
+
+
+def _decided(work: Work, policy: Policy) -> dict[str, Any]:
+    keys = work.decided_by_engine(work.policy(policy.parent or "M0"))
+    return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")}
+
+
+def run(work: Work, stage: Stage) -> str:
+    """Trains the policy the stage is of, or goes on with it."""
+    policy = work.policy(stage.policy)
+    home = work.folder / policy.name
+    job, spec = home / "training", _spec(work, stage, policy)
+    _check_room(work, spec)
+    rows = _rows(work, stage, policy)
+    work.close_engine()  # its memory is the trainer's now
+    fingerprint = {"rows_sha256": training.write_job(job, spec, rows), "fingerprint": stage.fingerprint}
+    stage.n_total = None
+    if not _is_adopted(home / "adapter", fingerprint):
+        remove_folder(home / "adapter")
+        work.clock.timed("training", lambda: _train(work, stage, policy, job))
+        write_json(job / "adapter" / JOB, fingerprint)
+        place_folder(job / "adapter", home / "adapter")
+    shutil.rmtree(job / "checkpoints", ignore_errors=True)
+    return f"trained on {len(rows)} rows in {stage.n_done} steps"
+
+
+def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
+    """Relative path and sha256 of a trained policy's adapter.
+
+    Raises `GateHalted` if it equals its parent's.
+    """
+    path = work.folder / policy.name / "adapter"
+    found = sha256_of(path / WEIGHTS)
+    parent = work.policy(policy.parent or "M0")
+    if found == parent.sha256:
+        raise GateHalted(
+            f"the adapter of {policy.name} equals that of {parent.name}: training changed nothing"
+        )
+    return str(path.relative_to(work.folder)), found
+
+
+def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
+    """Copies the LoRA folder that `start.adapter` names into the run; relative path and sha256."""
+    given = (work.recipe_file.parent / Path(work.recipe.start.adapter or "").expanduser()).resolve()
+    if not (given / WEIGHTS).is_file():
+        raise BadInput(f"start.adapter: {given} holds no {WEIGHTS}")
+    target, copy = work.folder / policy.name / "adapter", work.folder / policy.name / "adapter.part"
+    if not target.exists():
+        remove_folder(copy)
+        shutil.copytree(given, copy)
+        place_folder(copy, target)
+    return str(target.relative_to(work.folder)), sha256_of(target / WEIGHTS)
+
+
+def _is_adopted(adapter: Path, fingerprint: dict[str, Any]) -> bool:
+    """Whether a finished adapter of exactly this job lies in place: a crash came between rename and commit."""
+    with contextlib.suppress(OSError, ValueError):
+        return bool(json.loads((adapter / JOB).read_text(encoding="utf-8")) == fingerprint)
+    return False
+
+
+def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
+    parent = work.policy(policy.parent or "M0")
+    options, lora = work.recipe.training, work.recipe.training.lora
+    own = work.recipe.start.sft if stage.name == "sft" else options
+    if own is None:
+        raise BadInput("start.sft is null: there is nothing to train")
+    return TrainingSpec(
+        method="sft" if stage.name == "sft" else "dpo",
+        model=str(work.base),
+        parent_adapter=work.adapter(parent),
+        dtype=work.dtype,
+        threads=work.threads,
+        seed=derive_seed(work.recipe.seed, stage.name, policy.idx) % 2**31,
+        lr=own.lr,
+        epochs=own.epochs,
+        batch=own.batch,
+        micro_batch=own.micro_batch,
+        warmup=own.warmup,
+        save_steps=own.save_steps,
+        lora_r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        lora_targets=lora.targets,
+        beta=options.beta,
+        reference=options.reference,
+        chat_template=work.chat_template,
+        gradient_checkpointing=options.gradient_checkpointing,
+    )
+
+
+def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
+    """The training's token ids; the first start freezes them in `trained_on`, later ones read what was frozen."""
+    frozen = {r.pair_id or r.source for r in work.store.trained_on(work.run.id, policy.name)}
+    made = _sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy)
+    if frozen:
+        made = [(record, row) for record, row in made if (record.pair_id or record.source) in frozen]
+    else:
+        for position, (record, _) in enumerate(made):
+            record.run_id, record.policy, record.position = work.run.id, policy.name, position
+        work.store.add([record for record, _ in made])
+    if not made:
+        raise GateHalted(f"{policy.name} has nothing to train on")
+    return [row for _, row in made]
+
+
+def _pair_rows(work: Work, policy: Policy) -> list[tuple[TrainedOn, dict[str, Any]]]:
+    pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
+    prompts = work.engine.chat_ids([json.loads(p.messages) for p in pairs])
+    return [
+        (
+            TrainedOn(run_id=0, policy="", position=0, kind="pair", pair_id=p.id, weight=p.weight),
+            {"prompt_ids": ids, "chosen_ids": unpack_ids(p.chosen), "rejected_ids": unpack_ids(p.rejected)},
+        )
+        for p, ids in zip(pairs, prompts, strict=True)
+    ]
+
+
+def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
+    """Written answers, and judgements with the score the example was made to deserve; drawn by the run's seed."""
+    sft = work.recipe.start.sft
+    if sft is None:
+        return []
+    chosen: list[tuple[str, str, list[dict[str, str]], str]] = []
+    for number, line in _drawn(work, sft.file, ("prompt", "answer"), sft.examples):
+        chosen.append(
+            ("seed", f"{sft.file}:{number}", [{"role": "user", "content": line["prompt"]}], line["answer"])
+        )
+    if sft.judge_file and sft.judge_examples != 0:
+        path = work.file(work.recipe.judge.rubric)
+        rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
+        needed = ("prompt", "answer", "score", "judgement")
+        for number, line in _drawn(work, sft.judge_file, needed, sft.judge_examples):
+            if not rubric.low <= line["score"] <= rubric.high:
+                raise BadInput(
+                    f"{sft.judge_file}, line {number}: score {line['score']} is outside the rubric's scale"
+                )
+            chat = rubrics.render(rubric, [{"role": "user", "content": line["prompt"]}], line["answer"])
+            reply = f"{line['judgement']}\n{rubrics.OPENING} {line['score']}"
+            chosen.append(("judge", f"{sft.judge_file}:{number}", chat, reply))
+    prompts = work.engine.chat_ids([chat for _, _, chat, _ in chosen])
+    answers = work.engine.answer_ids([answer for _, _, _, answer in chosen])
+    return [
+        (
+            TrainedOn(run_id=0, policy="", position=0, kind=kind, source=source),
+            {"prompt_ids": prompt, "completion_ids": answer},
+        )
+        for (kind, source, _, _), prompt, answer in zip(chosen, prompts, answers, strict=True)
+    ]
+
+
+def _drawn(
+    work: Work, name: str, required: tuple[str, ...], count: int | None
+) -> list[tuple[int, dict[str, Any]]]:
+    """`count` lines of a file with their numbers, drawn by the run's seed, in file order."""
+    lines = list(enumerate(read_lines(work.file(name), required), 1))
+    if count is None or count >= len(lines):
+        return lines
+    return sorted(
+        random.Random(derive_seed(work.recipe.seed, "sft", name)).sample(lines, count), key=lambda x: x[0]
+    )
+
+
+def _check_room(work: Work, spec: TrainingSpec) -> None:
+    """Refuses to start a training whose files would not fit on the disk."""
+    config = json.loads((work.base / "config.json").read_text(encoding="utf-8"))
+    hidden, layers = int(config.get("hidden_size", 1024)), int(config.get("num_hidden_layers", 24))
+    adapter = (
+        4 * spec.lora_r * layers * 2 * (7 * hidden + 3 * int(config.get("intermediate_size", 4 * hidden)))
+    )
+    free = shutil.disk_usage(work.folder).free
+    if free < ROOM * adapter:
+        raise BadInput(
+            f"{work.folder} has {free / 2**20:.0f} MiB free; the next training needs about {ROOM * adapter / 2**20:.0f} MiB. "
+            "Make room and run the same command again"
+        )
+
+
+def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
+    """Starts the trainer child and copies its log into `metric` until it ends."""
+    remove_folder(job / "adapter")
+    log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
+    child = process.start("selfreward.training", [str(job)], log, work.threads)
+    start = time.monotonic()
+    try:
+        while child.process.poll() is None:
+            _copy_log(work, stage, policy, job / "train.jsonl")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(timeout=1.0)
+    except BaseException:
+        child.process.kill()
+        child.close()
+        raise
+    code = child.close()
+    stage.seconds += time.monotonic() - start
+    _copy_log(work, stage, policy, job / "train.jsonl")
+    if code == GateHalted.exit_code:
+        raise GateHalted(f"{policy.name}: {child.log_tail(1)}")
+    if code != 0:
+        raise WorkFailed(
+            f"training {policy.name} ended with code {code}: {child.log_tail()} (log: {log}); run the same command again to go on"
+        )
+
+
+def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:
+    """Rows of `train.jsonl` as metrics; a line that is still being written waits for the next look."""
+    if not path.exists():
+        return
+    metrics: list[Metric] = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        found = json.loads(line)
+        step, stage.n_total = found.pop("step"), found.pop("total")
+        if step > stage.n_done:
+            stage.n_done = step
+            metrics += [
+                Metric(
+                    run_id=work.run.id, policy=policy.name, stage=stage.name, name=f"train/{name}", step=step,
+                    value=value if value == value and abs(value) != float("inf") else None, n=1,
+                )
+                for name, value in found.items()
+            ]  # fmt: skip
+    if metrics:
+        work.store.put_metrics(metrics)
+        work.store.commit_block(stage, [], 0)
+    work.advance(stage)

@@ -1,0 +1,181 @@
+"""What every stage works with: the store, the recipe, the folder, one engine child, and somebody to tell."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from selfreward.engines.client import EngineClient
+from selfreward.errors import BadInput
+from selfreward.files import sha256_of
+from selfreward.protocols import Sampling
+from selfreward.recipe import Recipe, SamplingOptions, locate
+from selfreward.records import Policy, Run, Stage
+from selfreward.store import Store
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+
+
+class Progress(Protocol):
+    """Whoever shows how far the work is: a terminal's bars, plain lines, nobody."""
+
+    def begin(self, policy: str, stage: str, done: int, total: int | None) -> None:
+        """A stage starts or goes on."""
+
+    def advance(self, done: int, total: int | None, tokens: int) -> None:
+        """Counts of the stage so far; `tokens` is what was generated in it."""
+
+    def end(self, note: str) -> None:
+        """The stage is done; `note` is its result in a few words."""
+
+    def say(self, text: str) -> None:
+        """One line of the story."""
+
+
+@dataclass
+class Clock:
+    """Seconds spent waiting for models, by what they did; the rest of a run is the driver's own."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, what: str, call: Callable[[], Any]) -> Any:
+        """Runs `call` and adds its time to `what`."""
+        start = time.monotonic()
+        try:
+            return call()
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - start
+
+
+@dataclass
+class Work:
+    """The hands of the loop. Stages read earlier rows and write their own; none of them sets a status."""
+
+    store: Store
+    run: Run
+    recipe: Recipe
+    recipe_file: Path
+    folder: Path
+    base: Path
+    model: str  # the base's identity, as `policy.model` stores it
+    progress: Progress
+    clock: Clock = field(default_factory=Clock)
+    _engine: EngineClient | None = None
+
+    def policy(self, name: str) -> Policy:
+        """A policy's row."""
+        return self.store.policies(self.run.id)[name]
+
+    def adapter(self, policy: Policy) -> str | None:
+        """Absolute path of a policy's LoRA folder; None for the base itself."""
+        return str(self.folder / policy.adapter) if policy.adapter else None
+
+    def file(self, name: str) -> Path:
+        """A file the recipe names."""
+        return locate(self.recipe_file, name)
+
+    @property
+    def dtype(self) -> str:
+        """The precision of engine and trainer, `auto` resolved: bfloat16 beside an NVIDIA GPU, else float32."""
+        wanted = self.recipe.model.dtype
+        return wanted if wanted != "auto" else "bfloat16" if Path("/dev/nvidia0").exists() else "float32"
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a child: as the recipe says, else all this process may use."""
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.recipe.engine.threads or allowed
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template as a child needs it: None, `plain`, or an absolute path."""
+        wanted = self.recipe.model.chat_template
+        return wanted if wanted in (None, "plain") else str(self.file(wanted))
+
+    @property
+    def engine(self) -> EngineClient:
+        """The one engine child, started when first used."""
+        if self._engine is None:
+            options = self.recipe.engine
+            settings = {
+                "model": str(self.base),
+                "chat_template": self.chat_template,
+                "system": self.recipe.model.system,
+                "dtype": self.dtype,
+                "batch": options.batch,
+                "threads": self.threads,
+            }
+            self._engine = EngineClient(
+                options.type, settings, self.folder / "logs" / "engine.log", self.clock.timed
+            )
+        return self._engine
+
+    def close_engine(self) -> None:
+        """Ends the child and gives its memory back; the next use starts another."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.close()
+
+    def abandon_engine(self) -> None:
+        """Ends the child at once."""
+        if self._engine is not None:
+            self._engine.abandon()
+            self._engine = None
+
+    def decided_by_engine(self, policy: Policy) -> dict[str, Any]:
+        """What decides every completion of a policy, for `made_from`."""
+        options, model = self.recipe.engine, self.recipe.model
+        template = self.chat_template
+        return {
+            "model.id": policy.model,
+            "model.dtype": self.dtype,
+            "model.chat_template": template if template in (None, "plain") else sha256_of(Path(template)),
+            "model.system": model.system,
+            "adapter.sha256": policy.sha256,
+            "engine.type": options.type,
+            "engine.batch": options.batch,
+            "engine.block": options.block,
+            "engine.threads": self.threads,
+            "seed": self.recipe.seed,
+        } | versions()
+
+    def advance(self, stage: Stage) -> None:
+        """Tells the counts of a stage after a commit."""
+        self.progress.advance(stage.n_done, stage.n_total, stage.n_tokens)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide numbers, as `version.NAME`."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[f"version.{name}"] = version(name)
+        except PackageNotFoundError:
+            raise BadInput(f"{name} is not installed: `pip install selfreward` brings it") from None
+    return found
+
+
+def flat(section: BaseModel | Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """A recipe section as `prefix.key` → value, the form of `made_from`."""
+    data = section.model_dump(by_alias=True) if isinstance(section, BaseModel) else section
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        found |= flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
+    return found
+
+
+def sampling(options: SamplingOptions) -> Sampling:
+    """The recipe's sampling as an engine takes it."""
+    return Sampling(options.temperature, options.top_p, options.top_k, options.max_new_tokens)
+
+
+def blocks(items: list[Any], size: int) -> list[list[Any]]:
+    """Groups of `size` in order, the last one shorter."""
+    return [items[i : i + size] for i in range(0, len(items), size)]

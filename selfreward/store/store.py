@@ -1,0 +1,245 @@
+"""What the driver asks and writes: which blocks are missing, and the rows of each block in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+from sqlmodel import SQLModel
+
+from selfreward.records import Event, Metric, Policy, Run, Stage
+from selfreward.store.database import Database
+
+
+def now() -> str:
+    """UTC, to the second, as text."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store(Database):
+    """The writer's view of a run's file. Only one exists at a time (`Lock`)."""
+
+    # runs, policies, stages
+
+    def run(self, run_id: int = 1) -> Run | None:
+        """The run's row, or None before its first start."""
+        row = self.one("SELECT * FROM run WHERE id = :id", id=run_id)
+        return Run(**row._mapping) if row else None
+
+    def policies(self, run_id: int) -> dict[str, Policy]:
+        """Policies of a run by name, M0 first."""
+        rows = self.rows("SELECT * FROM policy WHERE run_id = :r ORDER BY idx", r=run_id)
+        return {r.name: Policy(**r._mapping) for r in rows}
+
+    def stages(self, run_id: int) -> dict[tuple[str, str], Stage]:
+        """Stages of a run by (policy, name)."""
+        rows = self.rows("SELECT * FROM stage WHERE run_id = :r", r=run_id)
+        return {(r.policy, r.name): Stage(**r._mapping) for r in rows}
+
+    def save(self, *records: SQLModel, events: Sequence[Event] = ()) -> None:
+        """Inserts or replaces run, policy and stage rows, and the events that tell of it, in one transaction."""
+        with self.transaction() as connection:
+            for record in records:
+                _upsert(connection, record)
+            self.add(list(events), connection)
+
+    def event(self, run_id: int, kind: str, **detail: Any) -> Event:
+        """An event row, for `save` or `add`."""
+        return Event(run_id=run_id, at=now(), kind=kind, detail=json.dumps(detail, ensure_ascii=False))
+
+    def commit_block(
+        self, stage: Stage, records: Sequence[SQLModel], done: int, tokens: int = 0, seconds: float = 0.0
+    ) -> None:
+        """A block's rows and the stage's counters, as one.
+
+        `done` and `tokens` are added to what was there.
+        """
+        stage.n_done, stage.n_tokens = stage.n_done + done, stage.n_tokens + tokens
+        stage.seconds += seconds
+        with self.transaction() as connection:
+            self.add(records, connection)
+            connection.execute(
+                text(
+                    "UPDATE stage SET n_done = :d, n_total = :t, n_tokens = :k, seconds = :s"
+                    " WHERE run_id = :r AND policy = :p AND name = :n"
+                ),
+                {
+                    "d": stage.n_done, "t": stage.n_total, "k": stage.n_tokens, "s": stage.seconds,
+                    "r": stage.run_id, "p": stage.policy, "n": stage.name,
+                },
+            )  # fmt: skip
+
+    # prompts
+
+    def prompts(self, run_id: int, policy: str, status: str = "accepted") -> list[Any]:
+        """Prompts of a policy with that status, in slot order."""
+        return self.rows(
+            "SELECT * FROM prompt WHERE run_id = :r AND policy = :p AND status = :s ORDER BY slot",
+            r=run_id,
+            p=policy,
+            s=status,
+        )
+
+    def prompt_state(self, run_id: int, policy: str) -> tuple[int, int]:
+        """The next free slot and the last committed round (0 before the first)."""
+        row = self.one(
+            "SELECT coalesce(max(slot) + 1, 0), coalesce(max(round), 0) FROM prompt WHERE run_id = :r AND policy = :p",
+            r=run_id, p=policy,
+        )  # fmt: skip
+        return int(row[0]), int(row[1])
+
+    # candidates and judgements
+
+    def unanswered(self, run_id: int, policy: str) -> list[Any]:
+        """Accepted prompts of the policy without candidates of this run, in slot order."""
+        return self.rows(
+            "SELECT * FROM prompt p WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' AND NOT EXISTS"
+            " (SELECT 1 FROM candidate c WHERE c.prompt_id = p.id AND c.run_id = :r) ORDER BY p.slot",
+            r=run_id, p=policy,
+        )  # fmt: skip
+
+    def unjudged(self, run_id: int, policy: str) -> list[int]:
+        """Ids of prompts with an answered candidate that has no judgement, in slot order."""
+        rows = self.rows(
+            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :r AND c.policy = :p AND c.fault IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :r) ORDER BY 1",
+            r=run_id, p=policy,
+        )  # fmt: skip
+        return [int(r[0]) for r in rows]
+
+    def candidates_of(self, run_id: int, prompt_ids: Sequence[int]) -> list[Any]:
+        """Candidates of the prompts with the prompt's chat and reference, by (prompt, sample)."""
+        return self.rows(
+            "SELECT c.*, p.messages, p.reference, p.slot FROM candidate c JOIN prompt p ON p.id = c.prompt_id"
+            " WHERE c.run_id = :r AND c.prompt_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.id",
+            r=run_id, ids=json.dumps(list(prompt_ids)),
+        )  # fmt: skip
+
+    def contenders(self, run_id: int, policy: str, scorer: str) -> list[tuple[Any, tuple[float, ...]]]:
+        """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample)."""
+        here = {"r": run_id, "p": policy}
+        candidates = self.rows(
+            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish, coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
+            " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :r"
+            " WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
+            **here,
+        )
+        scores: dict[int, list[float]] = {c.id: [] for c in candidates}
+        for row in self.rows(
+            "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
+            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.score IS NOT NULL"
+            " ORDER BY j.candidate_id, j.sample",
+            **here, s=scorer,
+        ):  # fmt: skip
+            scores[row.candidate_id].append(row.score)
+        return [(c, tuple(scores[c.id])) for c in candidates]
+
+    def dropped(self, run_id: int) -> set[tuple[int, int]]:
+        """(chosen, rejected) of every pair that a person dropped."""
+        rows = self.rows(
+            "SELECT chosen_id, rejected_id FROM review WHERE run_id = :r AND review = 'drop'", r=run_id
+        )
+        return {(int(r[0]), int(r[1])) for r in rows}
+
+    def replace_mining(self, stage: Stage, policy: str, records: Sequence[SQLModel]) -> None:
+        """Mining and pair rows of an iteration, recomputed whole, in one transaction."""
+        with self.transaction() as connection:
+            for table in ("pair", "mining"):
+                connection.execute(
+                    text(
+                        f"DELETE FROM {table} WHERE run_id = :r AND prompt_id IN"
+                        " (SELECT id FROM prompt WHERE run_id = :r AND policy = :p)"
+                    ),
+                    {"r": stage.run_id, "p": policy},
+                )
+            self.add(records, connection)
+
+    def mining_outcomes(self, run_id: int, policy: str) -> dict[str, int]:
+        """Mining rows of an iteration by outcome."""
+        rows = self.rows(
+            "SELECT m.outcome, count(*) FROM mining m JOIN prompt p ON p.id = m.prompt_id"
+            " WHERE m.run_id = :r AND p.policy = :p GROUP BY 1 ORDER BY 1", r=run_id, p=policy,
+        )  # fmt: skip
+        return {r[0]: int(r[1]) for r in rows}
+
+    def pairs_to_train(self, run_id: int, policy: str) -> list[Any]:
+        """The pairs of an iteration that no person dropped, with chat and token ids, by id."""
+        return self.rows(
+            "SELECT r.id, r.weight, p.messages, c.token_ids AS chosen, x.token_ids AS rejected FROM reviewed_pair r"
+            " JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.run_id = :r AND p.policy = :p AND r.review <> 'drop' ORDER BY r.id",
+            r=run_id, p=policy,
+        )  # fmt: skip
+
+    # trainings and measures
+
+    def trained_on(self, run_id: int, policy: str) -> list[Any]:
+        """What a training reads, in order."""
+        return self.rows(
+            "SELECT * FROM trained_on WHERE run_id = :r AND policy = :p ORDER BY position", r=run_id, p=policy
+        )
+
+    def forget_training(self, run_id: int, policy: str, connection: Connection) -> None:
+        """Drops the frozen rows of a training that has not started."""
+        connection.execute(
+            text("DELETE FROM trained_on WHERE run_id = :r AND policy = :p"), {"r": run_id, "p": policy}
+        )
+
+    def put_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Inserts or replaces metric rows."""
+        with self.transaction() as connection:
+            for metric in metrics:
+                _upsert(connection, metric)
+
+    def put_findings(self, *records: SQLModel) -> None:
+        """Inserts or replaces alarm rows."""
+        with self.transaction() as connection:
+            for record in records:
+                _upsert(connection, record)
+
+    def answers(self, run_id: int, policy: str, suite: str) -> list[Any]:
+        """Answers of a policy to a suite, in the order they were committed."""
+        return self.rows(
+            "SELECT * FROM answer WHERE run_id = :r AND policy = :p AND suite = :s ORDER BY id",
+            r=run_id,
+            p=policy,
+            s=suite,
+        )
+
+    def ungraded(self, run_id: int, policy: str, suite: str) -> list[Any]:
+        """Readable answers of a policy to a suite that no grader has graded, in order."""
+        return self.rows(
+            "SELECT * FROM answer a WHERE run_id = :r AND policy = :p AND suite = :s AND fault IS NULL AND NOT EXISTS"
+            " (SELECT 1 FROM evaluation e WHERE e.answer_id = a.id) ORDER BY id",
+            r=run_id, p=policy, s=suite,
+        )  # fmt: skip
+
+    def grades(self, run_id: int, policy: str, suite: str) -> list[Any]:
+        """Grades of a suite with item, turn and answer fault, unread ones included; a faulted answer has score NULL."""
+        return self.rows(
+            "SELECT a.item, a.turn, coalesce(a.fault, e.fault) AS fault, e.score, e.grader FROM answer a"
+            " LEFT JOIN evaluation e ON e.answer_id = a.id WHERE a.run_id = :r AND a.policy = :p AND a.suite = :s ORDER BY a.id",
+            r=run_id, p=policy, s=suite,
+        )  # fmt: skip
+
+    def metric(self, run_id: int, policy: str, name: str) -> Any:
+        """A policy's metric row at its last step, or None."""
+        return self.one(
+            "SELECT * FROM metric WHERE run_id = :r AND policy = :p AND name = :n ORDER BY step DESC LIMIT 1",
+            r=run_id, p=policy, n=name,
+        )  # fmt: skip
+
+
+def _upsert(connection: Connection, record: SQLModel) -> None:
+    """INSERT … ON CONFLICT DO UPDATE on the primary key (REPLACE would delete rows that others refer to)."""
+    from sqlalchemy.dialects.sqlite import insert
+
+    table: Any = type(record).__table__  # type: ignore[attr-defined]
+    values = {c.name: getattr(record, c.name) for c in table.columns}
+    keys = [c.name for c in table.primary_key]
+    statement = insert(table).values(**values)
+    rest = {k: v for k, v in values.items() if k not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))

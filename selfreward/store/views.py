@@ -1,0 +1,122 @@
+"""What the doors show: read-only queries that never block the writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfreward.store.database import Database
+
+
+class Views(Database):
+    """A read-only view of a run's file."""
+
+    def status(self, run_id: int = 1) -> dict[str, list[Any]]:
+        """Policies, stages, alarms and the probe and evaluation metrics of a run."""
+        return {
+            "policies": self.rows("SELECT * FROM policy WHERE run_id = :r ORDER BY idx", r=run_id),
+            "stages": self.rows("SELECT * FROM stage WHERE run_id = :r", r=run_id),
+            "alarms": self.rows(
+                "SELECT * FROM alarm WHERE run_id = :r ORDER BY policy, stage, signal", r=run_id
+            ),
+            "metrics": self.rows(
+                "SELECT * FROM metric WHERE run_id = :r AND stage IN ('probe', 'evaluate') ORDER BY policy, name",
+                r=run_id,
+            ),
+        }
+
+    def iteration(self, policy: str, run_id: int = 1) -> dict[str, Any]:
+        """Counts of an iteration: prompts by source, candidates and faults, judgements and faults, outcomes."""
+        sources = "SELECT source, count(*) FROM prompt WHERE run_id = :r AND policy = :p AND status = 'accepted' GROUP BY 1"
+        candidates = "SELECT count(*), count(fault) FROM candidate WHERE run_id = :r AND policy = :p"
+        judgements = (
+            "SELECT count(*), count(j.fault) FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
+            " WHERE j.run_id = :r AND c.policy = :p"
+        )
+        outcomes = (
+            "SELECT m.outcome, count(*) FROM mining m JOIN prompt p ON p.id = m.prompt_id"
+            " WHERE m.run_id = :r AND p.policy = :p GROUP BY 1"
+        )
+        return {
+            "prompts": {r[0]: r[1] for r in self.rows(sources, r=run_id, p=policy)},
+            "candidates": tuple(self.one(candidates, r=run_id, p=policy)),
+            "judgements": tuple(self.one(judgements, r=run_id, p=policy)),
+            "outcomes": {r[0]: r[1] for r in self.rows(outcomes, r=run_id, p=policy)},
+        }
+
+    def pairs(
+        self, *, of: str | None, min_margin: float, search: str | None, limit: int, sort: str
+    ) -> list[Any]:
+        """Pairs with prompt and texts; `sort` is `margin`, `id` or `-margin`."""
+        order = {"id": "r.id", "margin": "r.margin, r.id", "-margin": "r.margin DESC, r.id"}[sort]
+        return self.rows(
+            "SELECT r.id, p.policy, p.text AS prompt, p.messages, p.source, c.text AS chosen, x.text AS rejected, r.chosen_score,"
+            " r.rejected_score, r.margin, r.rule, r.review FROM reviewed_pair r JOIN prompt p ON p.id = r.prompt_id"
+            " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.margin >= :m AND (:of IS NULL OR p.policy = :of)"
+            " AND (:q IS NULL OR instr(lower(p.text || char(10) || c.text || char(10) || x.text), lower(:q)) > 0)"
+            f" ORDER BY {order} LIMIT :n",
+            m=min_margin, of=of, q=search, n=limit,
+        )  # fmt: skip
+
+    def outcomes(self, *, of: str | None, outcome: str, limit: int) -> list[Any]:
+        """Prompts of an iteration that were mined with that outcome."""
+        return self.rows(
+            "SELECT p.id, p.policy, p.text AS prompt, m.outcome, m.margin, m.detail FROM mining m JOIN prompt p ON p.id = m.prompt_id"
+            " WHERE m.outcome = :o AND (:of IS NULL OR p.policy = :of) ORDER BY p.id LIMIT :n",
+            o=outcome, of=of, n=limit,
+        )  # fmt: skip
+
+    def pair(self, pair_id: int) -> dict[str, Any] | None:
+        """One pair with everything it came from: prompt, parents, candidates, judgements, rubric, adapter."""
+        row = self.one(
+            "SELECT r.*, p.policy, p.text AS prompt, p.messages, p.source, p.parents, p.round FROM reviewed_pair r"
+            " JOIN prompt p ON p.id = r.prompt_id WHERE r.id = :i",
+            i=pair_id,
+        )
+        if row is None:
+            return None
+        judged = "SELECT * FROM judgement WHERE run_id = :r AND candidate_id = :c ORDER BY scorer, sample"
+        return {
+            "pair": row,
+            "chosen": self.one("SELECT * FROM candidate WHERE id = :c", c=row.chosen_id),
+            "rejected": self.one("SELECT * FROM candidate WHERE id = :c", c=row.rejected_id),
+            "chosen_judgements": self.rows(judged, r=row.run_id, c=row.chosen_id),
+            "rejected_judgements": self.rows(judged, r=row.run_id, c=row.rejected_id),
+            "parents": self.rows(
+                "SELECT p.id, p.policy, p.source, p.text FROM json_each(:ids) e JOIN prompt p ON p.id = e.value",
+                ids=row.parents,
+            ),
+            "scorer": self.one(
+                "SELECT * FROM scorer WHERE run_id = :r AND policy = :p", r=row.run_id, p=row.policy
+            ),
+            "policy": self.one(
+                "SELECT * FROM policy WHERE run_id = :r AND name = :p", r=row.run_id, p=row.policy
+            ),
+        }
+
+    def pair_numbers(self, of: str | None) -> list[Any]:
+        """Per pair: policy, margin, scores and the word counts of both texts, by id."""
+        return self.rows(
+            "SELECT p.policy, r.margin, r.chosen_score, r.rejected_score, c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens"
+            " FROM pair r JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
+            " JOIN candidate x ON x.id = r.rejected_id WHERE :of IS NULL OR p.policy = :of ORDER BY r.id",
+            of=of,
+        )
+
+    def mining_counts(self, of: str | None) -> list[Any]:
+        """(policy, outcome, n) of every mined iteration."""
+        return self.rows(
+            "SELECT p.policy, m.outcome, count(*) AS n FROM mining m JOIN prompt p ON p.id = m.prompt_id"
+            " WHERE :of IS NULL OR p.policy = :of GROUP BY 1, 2 ORDER BY 1, 3 DESC",
+            of=of,
+        )
+
+    def prompts(self, *, of: str | None, status: str | None, source: str | None, limit: int) -> list[Any]:
+        """Prompts with what became of them, seed prompts only when asked for as M0's."""
+        return self.rows(
+            "SELECT p.id, p.policy, p.round, p.source, p.status, p.reason, p.text, m.outcome FROM prompt p"
+            " LEFT JOIN mining m ON m.prompt_id = p.id AND m.run_id = p.run_id"
+            " WHERE (p.policy = :of OR (:of IS NULL AND p.policy <> 'M0')) AND (:st IS NULL OR p.status = :st)"
+            " AND (:so IS NULL OR p.source = :so) ORDER BY p.id LIMIT :n",
+            of=of, st=status, so=source, n=limit,
+        )  # fmt: skip
