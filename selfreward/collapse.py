@@ -69,8 +69,12 @@ def after_probe(
     """
     found = []
     distinct = {t.strip() for t in texts}
-    one = len(texts) > 1 and len(distinct) == 1
-    said = f"{policy} answers every probe prompt with the same text: {next(iter(distinct), '')[:60]!r}"
+    one = not distinct or (len(texts) > 1 and len(distinct) == 1)
+    said = (
+        f"{policy} answers every probe prompt with the same text: {next(iter(distinct))[:60]!r}"
+        if distinct
+        else f"{policy} answered no probe prompt: every answer is a fault"
+    )
     found.append(
         Finding("one_text", "halt", float(len(distinct)), 2.0, said)
         if one

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-_WORD = re.compile(r"[a-z0-9]+")  # the default tokens of the rouge-score package
-_ITEM = re.compile(r"^\s*(?:task\s*)?(\d{1,3})\s*[.):]\s*(.*)$", re.IGNORECASE)
+_WORD = re.compile(r"[a-z0-9]+|[^\W_]")  # rouge-score's default tokens; letters of other scripts one by one
+_ITEM = re.compile(r"^\s*(?:task\s*)?(\d{1,3})\s*[.):](?!\d)\s*(.*)$", re.IGNORECASE)
 
 
 def request(template: str, tasks: Sequence[str], wanted: int) -> tuple[str, str]:
@@ -39,11 +39,17 @@ def read(reply: str, opening: str, finished: bool, wanted: int) -> list[tuple[st
             tasks[-1].append("")
         elif tasks and tasks[-1][-1] != "":
             tasks[-1].append(line.strip())
-    texts = [" ".join(part for part in t if part).strip().strip('"') for t in tasks]
+    texts = [_unquoted(" ".join(part for part in t if part).strip()) for t in tasks]
     found: list[tuple[str, str | None]] = [(t, None) for t in texts if t]
     if found and not finished:
         found[-1] = (found[-1][0], "cut_off")
     return found[:wanted]
+
+
+def _unquoted(text: str) -> str:
+    """A text that was put in quotation marks as a whole, without them."""
+    whole = len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2
+    return text[1:-1].strip() if whole else text
 
 
 def form_fault(text: str, *, min_words: int, max_words: int, keywords: Iterable[str]) -> str | None:

@@ -61,12 +61,14 @@ def best_vs_worst(
         return Mined("identical_text", margin=top - bottom)
     if top - bottom < EQUAL:
         return Mined("tie", margin=0.0)
-    best = min((c for c in usable if top - c.mean < EQUAL), key=_key)
-    worst = min((c for c in usable if c.mean - bottom < EQUAL), key=_key)
+    tops = sorted((c for c in usable if top - c.mean < EQUAL), key=_rank)
+    bottoms = sorted((c for c in usable if c.mean - bottom < EQUAL), key=_rank)
+    different = [(b, w) for b in tops for w in bottoms if _key(b) != _key(w)]
+    if not different:
+        return Mined("identical_text", margin=top - bottom)
+    best, worst = different[0]
     margin = best.mean - worst.mean
-    if _key(best) == _key(worst):
-        return Mined("identical_text", margin=margin)
-    if margin < min_margin:
+    if margin < min_margin - EQUAL:
         return Mined("below_margin", margin=margin)
     return Mined("pair", margin, best, worst)
 
@@ -79,6 +81,10 @@ def _shortage(
     if len(answered) >= 2 and len(finished) < 2:
         return "truncated"
     return "too_few_scores" if len(scored) < 2 else "too_long"
+
+
+def _rank(contender: Contender) -> tuple[str, int]:
+    return _key(contender), contender.sample
 
 
 def _key(contender: Contender) -> str:

@@ -7,6 +7,7 @@ plain arguments.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from pathlib import Path
@@ -84,6 +85,12 @@ class Start(Section):
 
     sft: Sft | None = Sft()
     adapter: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Start:
+        if self.sft and self.adapter:
+            raise ValueError("start.adapter makes M1 itself: set start.sft to null beside it")
+        return self
 
 
 class Filters(Section):
@@ -300,12 +307,13 @@ def _set(data: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override}: {part} has no keys below it")
         at = inner
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     at[last] = parsed
 
 
@@ -333,8 +341,14 @@ def _keys_at(path: list[str]) -> list[str]:
         if field is None:
             continue
         options = [o for o in _flatten(field.annotation) if isinstance(o, type) and issubclass(o, BaseModel)]
-        section = options[0] if options else section
+        section = next((o for o in options if _tag(o) in path), options[0]) if options else section
     return [f.alias or n for n, f in getattr(section, "model_fields", {}).items()]
+
+
+def _tag(section: Any) -> str | None:
+    """The `type` that tells a section from its siblings."""
+    values = get_args(section.model_fields["type"].annotation) if "type" in section.model_fields else ()
+    return values[0] if values else None
 
 
 def _flatten(annotation: Any) -> list[Any]:

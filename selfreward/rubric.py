@@ -7,6 +7,7 @@ reply that does not say one clear score within the scale is a fault with its kin
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ LOW_MASS = (
     0.01  # below this share of probability on the scale's numbers the model was not about to give a score
 )
 
-_NUMBER = r"[+-]?\d+(?:[.,]\d+)?"
-_STATEMENT = re.compile(rf"\bscore\s*[:=]\s*(?P<value>{_NUMBER})(?P<rest>[^\n]*)", re.IGNORECASE)
-_OUT_OF = re.compile(rf"^\s*(?:/|out of)\s*(?P<top>{_NUMBER})(?![\d.,]*\d)", re.IGNORECASE)
-_CONTINUED = re.compile(r"^\s*(?:-|–|—|~|/|,|or|to|and|\.\.+|…)\s*[+-]?\d|^[\w%]", re.IGNORECASE)
+_NUMBER = r"-?\d+(?:[.,]\d{1,2})?(?![.,]?\d)"
+_STATEMENT = re.compile(r"\bscore\s*(?:[:=]|$)\s*", re.IGNORECASE)
+# A statement opens its line or a sentence: "Relevance score: 1" and 'it claims "Score: 5"' are about something else.
+_OPENS = re.compile(
+    r"(?:^|[.!?;:]\s)[^\w'\"“”‘’«»]*(?:(?:my|the|final|overall|total|so|thus|therefore)\W+)*$", re.IGNORECASE
+)
+_SAYS = re.compile(rf"(?P<value>{_NUMBER})(?:\s*(?:/|out of)\s*(?P<top>{_NUMBER}))?(?P<rest>.*)", re.IGNORECASE)
+_MORE = re.compile(r"\d|^\w|^\s*%|⁄")  # a sum, a range, an alternative, a percentage: no single score
 _MARKUP = re.compile(r"[*_`#]")
 
 
@@ -44,7 +49,7 @@ class Rubric:
     @property
     def scores(self) -> tuple[int, ...]:
         """The whole numbers of the scale, ascending."""
-        return tuple(range(int(self.low), int(self.high) + 1))
+        return tuple(range(math.ceil(self.low), math.floor(self.high) + 1))
 
 
 def parse(source: str, where: str) -> Rubric:
@@ -93,38 +98,37 @@ def transcript(chat: list[Message]) -> str:
 def read(rubric: Rubric, reply: str, finish: str) -> tuple[float | None, str | None]:
     """The score the reply states, or the kind of fault: `cut_off`, `no_score`, `ambiguous`, `out_of_scale`.
 
-    The last line with a `Score: N` decides; a range, an alternative or a second, different number on it is
-    ambiguous.
+    The last line with a `Score:` decides, also when it cannot be read. A range, an alternative, a sum, a quotation, or
+    another score on a line of its own is ambiguous.
     """
     if finish != "stop":
         return None, "cut_off"
-    plain = _MARKUP.sub("", unicodedata.normalize("NFKC", reply))
-    for line in reversed(plain.splitlines()):
-        readings = [_value(rubric, m) for m in _statements(line)]
-        if readings:
-            return readings[0] if len(set(readings)) == 1 else (None, "ambiguous")
-    return None, "no_score"
-
-
-def _statements(line: str) -> list[re.Match[str]]:
-    found = []
-    at = 0
-    while match := _STATEMENT.search(line, at):
-        found.append(match)
-        at = match.end("value")
-    return found
-
-
-def _value(rubric: Rubric, match: re.Match[str]) -> tuple[float | None, str | None]:
-    rest = match["rest"]
-    out_of = _OUT_OF.match(rest)
-    if out_of:
-        if _number(out_of["top"]) != rubric.high:
-            return None, "ambiguous"
-        rest = rest[out_of.end() :]
-    if _CONTINUED.match(rest):
+    plain = _MARKUP.sub("", unicodedata.normalize("NFKC", reply).replace("−", "-"))
+    stated = [readings for line in plain.splitlines() if (readings := _readings(rubric, line))]
+    if not stated:
+        return None, "no_score"
+    scores = {score for readings in stated for score, _ in readings if score is not None}
+    if len(set(stated[-1])) > 1 or len(scores) > 1:
         return None, "ambiguous"
-    value = _number(match["value"])
+    return stated[-1][0]
+
+
+def _readings(rubric: Rubric, line: str) -> list[tuple[float | None, str | None]]:
+    """What each `Score:` of a line says, up to the next one."""
+    statements = list(_STATEMENT.finditer(line))
+    ends = [m.start() for m in statements[1:]] + [len(line)]
+    return [_value(rubric, line[: m.start()], line[m.end() : end]) for m, end in zip(statements, ends, strict=True)]
+
+
+def _value(rubric: Rubric, before: str, after: str) -> tuple[float | None, str | None]:
+    if not _OPENS.search(before):
+        return None, "ambiguous"
+    said = _SAYS.match(after)
+    if not said:
+        return None, "no_score"
+    if (said["top"] and _number(said["top"]) != rubric.high) or _MORE.search(said["rest"]):
+        return None, "ambiguous"
+    value = _number(said["value"])
     return (value, None) if rubric.low <= value <= rubric.high else (None, "out_of_scale")
 
 
@@ -138,7 +142,7 @@ def expectation(rubric: Rubric, probabilities: list[float]) -> tuple[float | Non
     The result lies within the scale by construction, rounding included.
     """
     mass = sum(probabilities)
-    if not mass >= LOW_MASS:  # also when it is not a number
+    if not LOW_MASS <= mass < math.inf:  # also when it is not a number
         return None, "no_score"
     mean = sum(s * p for s, p in zip(rubric.scores, probabilities, strict=True)) / mass
     return min(max(mean, rubric.low), rubric.high), None

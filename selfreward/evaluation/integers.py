@@ -1,16 +1,23 @@
-"""Checking answers that are one integer. Pure: text in, verdict out.
+r"""Checking answers that are one integer. Pure: text in, verdict out.
 
-Rules: the last `\\boxed{…}` decides; without one, the last line with an integer does. A line that offers
-alternatives ("203 or 204") is no answer: wrong. A text without any integer is unread: a fault, not a zero.
+Rules: the last `\boxed{…}` decides; without one, the last integer of the last line that has any. Two integers joined
+as alternatives ("203 or 204") are no answer: wrong. A text without any integer is unread: a fault, not a zero. Parts of
+decimals and fractions are no integers.
 """
 
 from __future__ import annotations
 
 import re
 
-_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
-_INTEGER = re.compile(r"(?<![\w.,])-?\d{1,3}(?:,\d{3})+(?![\d,]*\d)|(?<![\w.])-?\d+(?:\.0+)?(?![\w]|\.\d)")
-_ALTERNATIVES = re.compile(r"\d\s*(?:or|either|/)\s*-?\d", re.IGNORECASE)
+LONGEST = 1000  # digits of a runaway number that are looked at; Python refuses to read more than 4300
+
+_GROUPED = r"\d{1,3}(?:,\d{3})+(?!,?\d)"
+_INTEGER = re.compile(
+    rf"(?<![\w.,])(?:(?<![\w)])-)?(?:{_GROUPED}|\d+)(?:\.0+)?(?![\w]|[.,]\d)|(?<=[,])\d+(?![\w]|[.,]\d)"
+)
+_BOX = re.compile(r"\\boxed\s*\{")
+_LATEX = re.compile(r"\\text\s*\{([^{}]*)\}|\\[,;!%$ ]|\{,\}")
+_JOINED = re.compile(r"[\s,]*(?:or(?: perhaps| maybe)?|/|-|–)[\s,]*-?", re.IGNORECASE)
 
 
 def check(text: str, answer: int) -> tuple[float | None, str | None]:
@@ -22,17 +29,42 @@ def check(text: str, answer: int) -> tuple[float | None, str | None]:
 
 
 def _stated(text: str) -> list[int] | None:
-    """The integers of the deciding place: one if it is an answer, several if it is ambiguous, None if there is none."""
-    boxed = _BOXED.findall(text)
-    if boxed:
-        return _integers(boxed[-1]) or None
+    """The integers of the deciding place: one is an answer, several are ambiguous, None is none."""
+    box = _last_box(text)
+    if box is not None:
+        found = [value for value, _ in _integers(_plain(box))]
+        return None if "\\frac" in box else found or None
     for line in reversed(text.splitlines()):
-        found = _integers(line)
-        if found:
-            return found[-2:] if _ALTERNATIVES.search(line) else found[-1:]
+        plain = _plain(line)
+        integers = _integers(plain)
+        if integers:
+            *before, (last, span) = integers
+            if before and _JOINED.fullmatch(plain[before[-1][1][1] : span[0]]):
+                return [before[-1][0], last]
+            return [last]
     return None
 
 
-def _integers(text: str) -> list[int]:
-    plain = text.replace("$", " ").replace("*", " ")
-    return [int(float(m.replace(",", ""))) for m in _INTEGER.findall(plain)]
+def _last_box(text: str) -> str | None:
+    """What stands in the last `\\boxed{…}`, inner braces included."""
+    starts = list(_BOX.finditer(text))
+    if not starts:
+        return None
+    start = end = starts[-1].end()
+    depth = 1
+    while end < len(text) and depth:
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    return text[start : end - 1] if depth == 0 else text[start:]
+
+
+def _plain(text: str) -> str:
+    """Without the markup that stands between numbers and words."""
+    bare = _LATEX.sub(lambda m: m[1] or ("," if m[0] == "{,}" else ""), text.replace("−", "-"))
+    return bare.replace("$", " ").replace("*", " ")
+
+
+def _integers(plain: str) -> list[tuple[int, tuple[int, int]]]:
+    """Every integer with its place."""
+    found = ((m[0].replace(",", "").split(".")[0], m.span()) for m in _INTEGER.finditer(plain))
+    return [(int(digits[:LONGEST]), span) for digits, span in found]

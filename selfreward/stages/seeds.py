@@ -15,7 +15,7 @@ from selfreward.errors import BadInput
 def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
     """JSON objects of a JSONL file. Raises `BadInput` naming file and line for anything that is not one."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -25,7 +25,7 @@ def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise BadInput(f"{path}, line {number}: a JSON object was expected")
         for key in required:
-            if key not in row or row[key] in ("", None, []):
+            if _is_empty(row.get(key)):
                 raise BadInput(f"{path}, line {number}: {key!r} is missing or empty")
             if key in ("prompt", "answer", "problem") and not isinstance(row[key], str | int):
                 raise BadInput(f"{path}, line {number}: {key!r} should be text")
@@ -38,12 +38,24 @@ def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
 def read_prompts(path: Path) -> list[dict[str, Any]]:
     """The user's own prompts as `{"text", "messages", "reference"}`: lines of text, or JSONL with `prompt`, `text` or `messages`."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if line.strip():
             found.append(_prompt(line.strip(), f"{path}, line {number}"))
     if not found:
         raise BadInput(f"{path} is empty: a prompt a line was expected")
     return found
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines end at newlines alone: JSON may hold other separators as they are."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _prompt(line: str, where: str) -> dict[str, Any]:
@@ -59,7 +71,7 @@ def _prompt(line: str, where: str) -> dict[str, Any]:
         sound = (
             isinstance(chat, list)
             and chat
-            and all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in chat)
+            and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat)
         )
         if not sound or chat[-1]["role"] != "user" or not str(chat[-1]["content"]).strip():
             raise BadInput(
