@@ -116,7 +116,7 @@ def read(rubric: Rubric, reply: str, finish: str) -> tuple[float | None, str | N
 def _readings(rubric: Rubric, line: str) -> list[tuple[float | None, str | None]]:
     """What each `Score:` of a line says, up to the next one."""
     statements = list(_STATEMENT.finditer(line))
-    ends = [m.start() for m in statements[1:]] + [len(line)]
+    ends = [m.start() for m in statements[1:]] + [len(line)] * bool(statements)
     return [_value(rubric, line[: m.start()], line[m.end() : end]) for m, end in zip(statements, ends, strict=True)]
 
 
