@@ -26,6 +26,8 @@ class Database:
             raise StoreError(f"{path} does not exist: `selfreward iterate` makes it")
         self.path = path
         self._write = write
+        self._writing = False
+        self._synchronous = "NORMAL"
         self._engine = create_engine(
             f"sqlite:///{path}" if write else f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true"
         )
@@ -43,24 +45,23 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Everything inside is committed as one, or nothing is."""
+        self._writing = self._write
         try:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            raise StoreError(
-                f"{self.path} cannot be written: {error.orig}; what was stored is whole"
-            ) from None
+            raise StoreError(f"{self.path} cannot be written: {error.orig}; what was stored is whole") from None
+        finally:
+            self._writing = False
 
     @contextmanager
     def durable(self) -> Iterator[None]:
         """Commits inside are on the disk when they return (synchronous=FULL): for promotions."""
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA synchronous=FULL")
+        self._synchronous = "FULL"
         try:
             yield
         finally:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
+            self._synchronous = "NORMAL"
 
     def add(self, records: Sequence[SQLModel], connection: Connection | None = None) -> None:
         """Bulk-inserts records of any tables, in order, in the given transaction or one of their own."""
@@ -91,10 +92,10 @@ class Database:
         connection.isolation_level = None  # transactions begin where we say, as IMMEDIATE
         connection.execute("PRAGMA busy_timeout=10000")
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA synchronous=NORMAL")
 
     def _begin(self, connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if self._write else "BEGIN")
+        connection.exec_driver_sql(f"PRAGMA synchronous={self._synchronous}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if self._writing else "BEGIN")
 
     def _open(self) -> None:
         if self._write:

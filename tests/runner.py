@@ -1,0 +1,106 @@
+"""Runs `selfreward` in a folder of its own, as a user would, and reads back what it left.
+
+`RUN` is the driver process; with KILL_AT_COMMIT=n it is killed, as by kill -9, right after its nth block is committed,
+and with KILL_AT_STEP=n once the trainer has logged its nth step. At its end it says whether it ever held a tensor
+library.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RUN = """
+import os, signal, sys
+from selfreward import cli
+from selfreward.stages import train
+from selfreward.store import Store
+
+at_commit, at_step = int(os.environ.get("KILL_AT_COMMIT", 0)), int(os.environ.get("KILL_AT_STEP", 0))
+commits, commit, copy = [], Store.commit_block, train._copy_log
+
+def counted(self, stage, *arguments, **named):
+    commit(self, stage, *arguments, **named)
+    commits.append(stage.name)
+    if len(commits) == at_commit:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def watched(work, stage, *arguments):
+    copy(work, stage, *arguments)
+    if at_step and stage.n_done >= at_step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Store.commit_block, train._copy_log = counted, watched
+try:
+    cli.main()
+finally:
+    heavy = sorted({"torch", "transformers", "trl", "peft", "vllm", "ray"} & sys.modules.keys())
+    print("heavy modules:", heavy, "commits:", len(commits))
+"""
+
+TINY = {
+    "engine": {"batch": 16, "block": 3, "threads": 1},
+    "start": {"sft": {"examples": 6, "judge_examples": 2, "batch": 4, "micro_batch": 4, "lr": 1e-3, "save_steps": 1}},
+    "prompts": {"count": 8, "requests": 2, "rounds": 1, "sampling": {"max_new_tokens": 12}},
+    "candidates": {"n": 3, "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 32}},
+    "judge": {"mode": "expected"},
+    "training": {"lr": 5e-3, "batch": 2, "micro_batch": 2, "save_steps": 1, "lora": {"r": 4}},
+    "probe": {"count": 6, "max_new_tokens": 8},
+    "evaluate": {"max_new_tokens": 8},
+}
+
+# What an interrupted and an uninterrupted run must agree on, byte for byte; times, attempts and events may differ.
+TABLES = {
+    "run": "id, name, seed",
+    "policy": "run_id, name, idx, parent, adapter, sha256, made_in, status, decision",
+    "stage": "run_id, policy, name, made_in, status, made_from, fingerprint, n_done, n_total, n_tokens",
+    "prompt": "*", "candidate": "*", "rubric": "*", "scorer": "*", "judgement": "*", "mining": "*", "pair": "*",
+    "trained_on": "*", "answer": "*", "evaluation": "*", "metric": "*", "alarm": "*",
+}  # fmt: skip
+
+
+def write_recipe(folder: Path, model: Path, **changes: Any) -> None:
+    """iterations/t.yaml in `folder`: the tiny sizes with some sections changed."""
+    recipe: dict[str, Any] = {"model": str(model)} | {k: dict(v) for k, v in TINY.items()}
+    for section, value in changes.items():
+        recipe[section] = recipe[section] | value if isinstance(value, dict) and section in recipe else value
+    (folder / "iterations").mkdir(exist_ok=True)
+    (folder / "iterations" / "t.yaml").write_text(yaml.safe_dump(recipe))
+
+
+def iterate(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`selfreward iterate ARGUMENTS` in `folder`."""
+    return command(folder, "iterate", *arguments, **environment)
+
+
+def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Any command of ours in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def connect(folder: Path) -> sqlite3.Connection:
+    """The store of the run `t`, read-only."""
+    return sqlite3.connect(f"file:{folder}/iterations/t/selfreward.db?mode=ro", uri=True)
+
+
+def query(folder: Path, sql: str) -> list[tuple[Any, ...]]:
+    """All rows of a query on the store of the run `t`."""
+    connection = connect(folder)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything that decides, table by table."""
+    return {name: query(folder, f"SELECT {columns} FROM {name} ORDER BY 1, 2, 3") for name, columns in TABLES.items()}
