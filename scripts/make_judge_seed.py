@@ -1,7 +1,8 @@
-"""Makes `prompts/seed/judge.jsonl` from the seed instructions: judgements whose score is known by how they were made.
+"""Makes `prompts/seed/judge.jsonl` from the seed instructions.
 
-Each example takes a written answer and does one thing to it; the score follows from what was done, not from an opinion.
-Run it again after the instructions change; the same input gives the same file.
+The judgements' score is known by how they were made: each example takes a written answer and does one thing
+to it, and the score follows from what was done, not from an opinion. Run it again after the instructions
+change; the same input gives the same file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ SAYS = {
         "All statements hold: on the subject, complete, correct and well put.",
     ],
     "padded": [
-        "The request is met fully and correctly, but the answer ends in remarks that have nothing to do with it.",
+        (
+            "The request is met fully and correctly, but the answer ends in "
+            "remarks that have nothing to do with it."
+        ),
         "It does all that was asked, yet adds superfluous sentences about something else.",
         "Complete and right, though not free of needless text at the end.",
     ],
@@ -40,7 +44,10 @@ SAYS = {
         "Readable and relevant, with a substantial part done, but incomplete.",
     ],
     "praise": [
-        "It can be read and refers to the request, but it only compliments the person and does nothing that was asked.",
+        (
+            "It can be read and refers to the request, but it only compliments the person and "
+            "does nothing that was asked."
+        ),
         "Friendly words around the subject, no part of the task is done.",
         "The text is readable and touches the request, yet it contains no answer.",
     ],

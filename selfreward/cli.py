@@ -50,7 +50,8 @@ def init(
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._~-]*", name):
         raise BadInput(
-            f"{name!r} cannot name a run: lower-case letters, digits and . _ ~ - only, a letter or digit first"
+            f"{name!r} cannot name a run: lower-case letters, digits and . _ ~ - only, "
+            "a letter or digit first"
         )
     path = Path("iterations") / f"{name}.yaml"
     if path.exists():
@@ -107,7 +108,8 @@ def iterate(
     file = recipe_file(run)
     with terminal_progress() as progress, _signals(), open_work(file, overrides or [], progress) as work:
         progress.say(
-            f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, {work.threads} threads; nothing leaves this machine"
+            f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
+            f"{work.threads} threads; nothing leaves this machine"
         )
         loop.iterate(work, start, goal, pause_before)
         progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {file.stem}")
@@ -256,7 +258,7 @@ def _signals() -> Iterator[None]:
 
 
 def main() -> None:
-    """The entry point: one line and an exit code for every known error; `--debug` anywhere for the traceback."""
+    """The entry point: one line and an exit code per known error; `--debug` anywhere for the traceback."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]
     try:

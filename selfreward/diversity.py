@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from selfreward import stats
 from selfreward.stats import Interval
@@ -19,12 +20,12 @@ def words(text: str) -> list[str]:
 
 
 def distinct_2(texts: Sequence[str], limit: int = 100) -> Interval:
-    """Distinct word pairs over all word pairs of the texts, each cut to `limit` words so that long ones don't rule.
+    """Distinct word pairs over all word pairs of the texts, each cut to `limit` words lest long ones rule.
 
-    The interval is the jackknife's over texts (resampling would count doubled texts as repetition). Texts with fewer
-    than two words add nothing; with no pair at all the value is 0.
+    The interval is the jackknife's over texts (resampling would count doubled texts as repetition). Texts
+    with fewer than two words add nothing; with no pair at all the value is 0.
     """
-    grams = [Counter(zip(w, w[1:], strict=False)) for w in (words(t)[:limit] for t in texts)]
+    grams = [Counter(pairwise(w)) for w in (words(t)[:limit] for t in texts)]
     total = Counter[tuple[str, str]]()
     for g in grams:
         total.update(g)

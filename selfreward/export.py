@@ -34,7 +34,7 @@ def write_pairs(views: Any, of: str | None, to: Path) -> int:
 
 
 def _row(r: Any) -> dict[str, Any]:
-    """Field names are the libraries': `prompt`, `chosen` and `rejected` as lists of messages, scores beside them."""
+    """The libraries' field names: `prompt`, `chosen`, `rejected` as lists of messages, scores beside them."""
     return {
         "prompt": json.loads(r.messages),
         "chosen": [{"role": "assistant", "content": r.chosen}],

@@ -18,23 +18,23 @@ _ITEM = re.compile(r"^\s*(?:task\s*)?(\d{1,3})\s*[.):](?!\d)\s*(.*)$", re.IGNORE
 
 
 def request(template: str, tasks: Sequence[str], wanted: int) -> tuple[str, str]:
-    """The user turn with the few-shot tasks as a numbered list, and the opening of the answer: the next number."""
+    """The user turn with the few-shot tasks as a numbered list, and the answer's opening: the next number."""
     listed = "\n".join(f"{i}. {' '.join(t.split())}" for i, t in enumerate(tasks, 1))
     values = {"tasks": listed, "wanted": str(wanted)}
     return re.sub(r"\{\{(tasks|wanted)\}\}", lambda m: values[m[1]], template).strip(), f"{len(tasks) + 1}."
 
 
 def read(reply: str, opening: str, finished: bool, wanted: int) -> list[tuple[str, str | None]]:
-    """The tasks in a reply, in order, each with the reason it cannot be one (`cut_off`) or None; at most `wanted`.
+    """A reply's tasks in order, each with the reason it cannot be one (`cut_off`) or None; at most `wanted`.
 
-    The opening that was given is put back first, so that the first task has its number. Lines without a number
-    continue the task above them only inside a list.
+    The opening that was given is put back first, so that the first task has its number. Lines without a
+    number continue the task above them only inside a list.
     """
     tasks: list[list[str]] = []
     for line in (opening + reply).splitlines():
         item = _ITEM.match(line)
         if item:
-            tasks.append([item[2].strip()])
+            tasks.append([_unnumbered(item[2])])
         elif tasks and not line.strip():
             tasks[-1].append("")
         elif tasks and tasks[-1][-1] != "":
@@ -46,6 +46,13 @@ def read(reply: str, opening: str, finished: bool, wanted: int) -> list[tuple[st
     return found[:wanted]
 
 
+def _unnumbered(text: str) -> str:
+    """A task without the numbers a model put before it a second time ("9. 1. Name a fruit.")."""
+    while item := _ITEM.match(text):
+        text = item[2]
+    return text.strip()
+
+
 def _unquoted(text: str) -> str:
     """A text that was put in quotation marks as a whole, without them."""
     whole = len(text) > 1 and text[0] == text[-1] == '"' and text.count('"') == 2
@@ -53,7 +60,7 @@ def _unquoted(text: str) -> str:
 
 
 def form_fault(text: str, *, min_words: int, max_words: int, keywords: Iterable[str]) -> str | None:
-    """Why a text cannot be a prompt, from itself alone: `form`, `too_short`, `too_long`, `keyword`; or None."""
+    """Why a text by itself cannot be a prompt: `form`, `too_short`, `too_long`, `keyword`; or None."""
     if not text or not text[0].isalnum():
         return "form"
     n = len(text.split())

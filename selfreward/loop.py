@@ -59,7 +59,7 @@ class Step:
 
 
 def name_of(idx: int) -> str:
-    """M0, M1, …"""
+    """The name of the policy at an index: M0, M1, and so on."""
     return f"M{idx}"
 
 
@@ -92,7 +92,8 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
         for step in steps_to(int(goal[1:])):
             if pause_before in (step.stage, f"{step.policy}/{step.stage}") and _is_missing(work, step):
                 work.progress.say(
-                    f"paused before {step.stage} of {step.policy}; the same command without --pause-before goes on"
+                    f"paused before {step.stage} of {step.policy}; "
+                    "the same command without --pause-before goes on"
                 )
                 return
             _take(work, step)
@@ -153,8 +154,10 @@ def _check_start(work: Work, start: str | None, goal: str) -> None:
 
 def _ways_on(work: Work, policy: Policy) -> str:
     return (
-        f"{policy.name} was rejected: {policy.decision}. Three ways on: look at it with `selfreward status --run {work.run.name}` "
-        f"and change the recipe under a new name, start from {policy.parent} with other data (`--set seed=…` under a new name), "
+        f"{policy.name} was rejected: {policy.decision}. Three ways on: "
+        f"look at it with `selfreward status --run {work.run.name}` "
+        f"and change the recipe under a new name, start from {policy.parent} "
+        "with other data (`--set seed=…` under a new name), "
         "or set gate.on_collapse to warn in a new run"
     )
 
@@ -201,7 +204,7 @@ def _make_policy(work: Work, step: Step) -> None:
 
 
 def _is_skipped(work: Work, stage: Stage) -> bool:
-    """Without `start.sft`, M1 is the base again (or the adapter that `start.adapter` names) and exists at once."""
+    """Without `start.sft`, M1 is the base again (or the adapter `start.adapter` names) and exists at once."""
     if stage.name == "sft" and work.recipe.start.sft is None:
         policy = work.policy(stage.policy)
         decision = "the base again: start.sft is null"
@@ -240,7 +243,7 @@ def _made_from(work: Work, step: Step) -> dict[str, Any]:
 
 
 def _check_same(stage: Stage, made_from: dict[str, Any]) -> None:
-    """A stage that has started keeps what it was made from; anything else is refused with the keys that differ."""
+    """A started stage keeps what it was made from; anything else is refused with the keys that differ."""
     if stage.made_from is None:
         return
     stored = json.loads(stage.made_from)
@@ -249,7 +252,8 @@ def _check_same(stage: Stage, made_from: dict[str, Any]) -> None:
     if keys:
         told = "; ".join(f"{k}: {_short(stored.get(k))} then, {_short(present.get(k))} now" for k in keys)
         raise StoreError(
-            f"{stage.name} of {stage.policy} was made from another recipe: {told}. Put the keys back, or start a run under a new name"
+            f"{stage.name} of {stage.policy} was made from another recipe: {told}. "
+            "Put the keys back, or start a run under a new name"
         )
 
 
@@ -345,7 +349,8 @@ def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy 
 def _alarm(work: Work, stage: Stage, f: Finding) -> Alarm:
     return Alarm(
         run_id=work.run.id, policy=stage.policy, stage=stage.name, signal=f.signal, level=f.level,
-        value=f.value if f.value is not None and math.isfinite(f.value) else None, threshold=f.threshold, message=f.message,
+        value=f.value if f.value is not None and math.isfinite(f.value) else None,
+        threshold=f.threshold, message=f.message,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""What the parts say to each other: requests and completions, verdicts, and the two Protocols with several bearers.
+"""What the parts say to each other: requests, completions, verdicts, and two Protocols with several bearers.
 
-An engine knows chats, seeds and adapters; it knows nothing of rubrics, rewards or the store. A scorer knows rubrics and
-answers; it knows nothing of tables. Everything here is plain data, cheap to import and safe to send through a pipe.
+An engine knows chats, seeds and adapters; it knows nothing of rubrics, rewards or the store. A scorer knows
+rubrics and answers; it knows nothing of tables. Everything here is plain data, cheap to import and safe to
+send through a pipe.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to draw: a chat ending in a user turn, optionally with the first words of the answer given.
+    """One completion to draw: a chat ending in a user turn, optionally with the answer's first words given.
 
-    `seed` decides the draw together with the chat and the sampling. `adapter` is a LoRA folder, None for the base.
+    `seed` decides the draw together with the chat and the sampling. `adapter` is a LoRA folder, None for the
+    base.
     """
 
     messages: Sequence[Message]
@@ -43,10 +45,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine returns for one request: a text, or a fault with its reason, never both and never neither.
+    """What an engine returns for one request: a text, or a fault with its reason, never both, never neither.
 
-    `token_ids` includes the stop token; `text` is their decoding without it. `mean_logprob` is in nats per token
-    under the untempered distribution (temperature 1, nothing cut off).
+    `token_ids` includes the stop token; `text` is their decoding without it. `mean_logprob` is in nats per
+    token under the untempered distribution (temperature 1, nothing cut off).
     """
 
     text: str | None
@@ -84,15 +86,18 @@ class Engine(Protocol):
         ...
 
     def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
-        """Log-probability in nats of each choice as the next text; None where the chat exceeds the context."""
+        """Log-probability in nats of each choice as the next text; None where a chat exceeds the context."""
         ...
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
-        """Log-probability in nats of every completion token, the stop token included; `(n, len(completion_ids))`."""
+        """Log-probability in nats of every completion token, the stop token included.
+
+        The shape is `(n, len(completion_ids))`.
+        """
         ...
 
     def chat_ids(self, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of each chat with the opening of an assistant turn: exactly what `generate` feeds the model."""
+        """Token ids of each chat with an assistant turn's opening: just what `generate` feeds the model."""
         ...
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
@@ -102,7 +107,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a scorer says of one candidate, once: a score or the kind of fault, with the reply it was read from."""
+    """What a scorer says of one candidate, once: a score or the kind of fault, with the reply it is from."""
 
     score: float | None
     fault: str | None = None
@@ -139,8 +144,15 @@ class Scorer(Protocol):
     `needs` names what must be there: `engine` or nothing in this version.
     """
 
-    name: str
-    needs: frozenset[str]
+    @property
+    def name(self) -> str:
+        """What its verdicts are stored under."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be there before it scores."""
+        ...
 
     def score(self, questions: Sequence[Question]) -> list[list[list[Verdict]]]:
         """Verdicts by question, by candidate, by judge sample."""

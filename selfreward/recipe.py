@@ -75,7 +75,7 @@ class Sft(Section):
     epochs: Annotated[float, Field(gt=0)] = 1.0
     batch: Count = 16  # Self-Rewarding LMs, section 3.1.2
     micro_batch: Count = 4
-    lr: Annotated[float, Field(gt=0)] = 1e-4  # LoRA needs 10-50 x the paper's full-weight 5.5e-6
+    lr: Annotated[float, Field(gt=0)] = 2e-4  # LoRA needs 10-50 x the paper's full-weight 5.5e-6
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     save_steps: Count = 50
 
@@ -147,7 +147,7 @@ class JudgeReward(Section):
 
 
 class LengthReward(Section):
-    """A rule anyone can count: 1 at `best` words, falling to 0 outside `low`..`high`; unfinished answers get 0."""
+    """A rule anyone can count: 1 at `best` words, falling to 0 outside `low`..`high`; 0 if unfinished."""
 
     type: Literal["length"]
     low: Count = 8

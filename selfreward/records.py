@@ -35,7 +35,7 @@ def pair_id(run_id: int, idx: int, slot: int, chosen_sample: int, rejected_sampl
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 48-bit seed that depends on nothing but its parts: (run seed, what for, policy index, slot, sample, …)."""
+    """A 48-bit seed that depends on its parts alone: (run seed, what for, policy index, slot, sample, …)."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big")
 

@@ -22,11 +22,14 @@ LOW_MASS = (
 
 _NUMBER = r"-?\d+(?:[.,]\d{1,2})?(?![.,]?\d)"
 _STATEMENT = re.compile(r"\bscore\s*(?:[:=]|$)\s*", re.IGNORECASE)
-# A statement opens its line or a sentence: "Relevance score: 1" and 'it claims "Score: 5"' are about something else.
+# A statement opens its line or a sentence: "Relevance score: 1" and 'it claims "Score: 5"' are about
+# something else.
 _OPENS = re.compile(
     r"(?:^|[.!?;:]\s)[^\w'\"“”‘’«»]*(?:(?:my|the|final|overall|total|so|thus|therefore)\W+)*$", re.IGNORECASE
 )
-_SAYS = re.compile(rf"(?P<value>{_NUMBER})(?:\s*(?:/|out of)\s*(?P<top>{_NUMBER}))?(?P<rest>.*)", re.IGNORECASE)
+_SAYS = re.compile(
+    rf"(?P<value>{_NUMBER})(?:\s*(?:/|out of)\s*(?P<top>{_NUMBER}))?(?P<rest>.*)", re.IGNORECASE
+)
 _MORE = re.compile(r"\d|^\w|^\s*%|⁄")  # a sum, a range, an alternative, a percentage: no single score
 _MARKUP = re.compile(r"[*_`#]")
 
@@ -98,8 +101,8 @@ def transcript(chat: list[Message]) -> str:
 def read(rubric: Rubric, reply: str, finish: str) -> tuple[float | None, str | None]:
     """The score the reply states, or the kind of fault: `cut_off`, `no_score`, `ambiguous`, `out_of_scale`.
 
-    The last line with a `Score:` decides, also when it cannot be read. A range, an alternative, a sum, a quotation, or
-    another score on a line of its own is ambiguous.
+    The last line with a `Score:` decides, also when it cannot be read. A range, an alternative, a sum, a
+    quotation, or another score on a line of its own is ambiguous.
     """
     if finish != "stop":
         return None, "cut_off"
@@ -117,7 +120,10 @@ def _readings(rubric: Rubric, line: str) -> list[tuple[float | None, str | None]
     """What each `Score:` of a line says, up to the next one."""
     statements = list(_STATEMENT.finditer(line))
     ends = [m.start() for m in statements[1:]] + [len(line)] * bool(statements)
-    return [_value(rubric, line[: m.start()], line[m.end() : end]) for m, end in zip(statements, ends, strict=True)]
+    return [
+        _value(rubric, line[: m.start()], line[m.end() : end])
+        for m, end in zip(statements, ends, strict=True)
+    ]
 
 
 def _value(rubric: Rubric, before: str, after: str) -> tuple[float | None, str | None]:
@@ -137,7 +143,7 @@ def _number(text: str) -> float:
 
 
 def expectation(rubric: Rubric, probabilities: list[float]) -> tuple[float | None, str | None]:
-    """Mean score under the probabilities of the scale's numbers, renormalised; a fault where they hold no mass.
+    """Mean score under the probabilities of the scale's numbers, renormalised; a fault if they hold no mass.
 
     The result lies within the scale by construction, rounding included.
     """

@@ -1,4 +1,4 @@
-"""Finding and opening a run: which recipe is meant, and everything an `iterate` needs before its first stage."""
+"""Finds and opens a run: which recipe is meant, and everything an `iterate` needs before its first stage."""
 
 from __future__ import annotations
 

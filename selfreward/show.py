@@ -20,6 +20,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -52,7 +53,8 @@ class _Bars:
     """Progress for a terminal: one bar for the stage that runs, a line for each that is done."""
 
     def __init__(self, bars: Progress) -> None:
-        self._bars, self._task, self._name, self._start = bars, None, "", 0.0
+        self._bars, self._name, self._start = bars, "", 0.0
+        self._task: TaskID | None = None
 
     def begin(self, policy: str, stage: str, done: int, total: int | None) -> None:
         self._name, self._start = f"{policy} {stage}", time.monotonic()
@@ -108,8 +110,8 @@ def terminal_progress() -> Iterator[Any]:
         yield _Lines()
         return
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[rate]}"),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[rate]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
         yield _Bars(bars)
@@ -279,7 +281,8 @@ def pair(found: dict[str, Any]) -> None:
     console.print(Text("\n[where it comes from]", style="bold"))
     console.print(
         safe(
-            f"prompt {p.prompt_id}, {p.source}, round {p.round}; policy {p.policy} {found['policy'].sha256 or 'base'}"
+            f"prompt {p.prompt_id}, {p.source}, round {p.round}; "
+            f"policy {p.policy} {found['policy'].sha256 or 'base'}"
         )
     )
     for parent in found["parents"]:
@@ -299,7 +302,11 @@ def _detail(detail: str | None) -> str:
 
 
 def stats_data(views: Any, of: str | None) -> dict[str, Any]:
-    """By policy: outcomes, mean margin and scores, share of pairs whose chosen text is the longer one, margins as a histogram."""
+    """The pairs in numbers, by policy.
+
+    Outcomes, mean margin and scores, share of pairs whose chosen text is the longer one, margins as a
+    histogram.
+    """
     found: dict[str, Any] = {}
     for row in views.mining_counts(of):
         found.setdefault(row.policy, {"outcomes": {}})["outcomes"][row.outcome] = row.n
@@ -341,8 +348,9 @@ def pair_stats(data: dict[str, Any]) -> None:
             table.add_row(policy, "0", others, *[""] * 6)
             continue
         table.add_row(
-            policy, str(d["n"]), others, f"{d['margin_mean']:.3f}", sparkline(d["margins"]["counts"]), f"{d['chosen_score_mean']:.2f}",
-            f"{d['rejected_score_mean']:.2f}", f"{d['chosen_tokens_mean']:.0f} / {d['rejected_tokens_mean']:.0f}",
+            policy, str(d["n"]), others, f"{d['margin_mean']:.3f}", sparkline(d["margins"]["counts"]),
+            f"{d['chosen_score_mean']:.2f}", f"{d['rejected_score_mean']:.2f}",
+            f"{d['chosen_tokens_mean']:.0f} / {d['rejected_tokens_mean']:.0f}",
             f"{d['chosen_longer_share']:.0%}",
         )  # fmt: skip
     console.print(table)

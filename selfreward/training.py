@@ -72,7 +72,8 @@ def train(folder: Path) -> None:
     spec = TrainingSpec(**json.loads((folder / "spec.json").read_text(encoding="utf-8")))
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic: Any = torch.utils.deterministic  # its switch is a property the module gains as it loads
+    deterministic.fill_uninitialized_memory = False
     set_seed(spec.seed)
     chat = Chat(spec.model, spec.chat_template)
     base = load_base(spec.model, spec.dtype, spec.threads)
@@ -89,7 +90,10 @@ def train(folder: Path) -> None:
 def build_trainer(
     spec: TrainingSpec, rows: list[dict[str, Any]], base: Any, tokenizer: Any, folder: Path
 ) -> Any:
-    """TRL's trainer for the method with our rows passed through; `base` becomes a PeftModel with adapter `default`."""
+    """TRL's trainer for the method with our rows passed through.
+
+    `base` becomes a PeftModel with adapter `default`.
+    """
     return (_sft_trainer if spec.method == "sft" else _dpo_trainer)(spec, rows, base, tokenizer, folder)
 
 
@@ -108,7 +112,9 @@ def _sft_trainer(
     ]
     return _sound(SFTTrainer)(
         model=_with_adapter(base, spec),
-        args=SFTConfig(max_length=None, train_sampling_strategy="group_by_length", **_arguments(spec, folder)),
+        args=SFTConfig(
+            max_length=None, train_sampling_strategy="group_by_length", **_arguments(spec, folder)
+        ),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
         callbacks=[_log_callback(folder / "train.jsonl")],
@@ -142,10 +148,11 @@ def _dpo_trainer(
 
 
 def _sound(trainer: Any) -> Any:
-    """The trainer class with two repairs: a resumed PeftModel gets its trained adapter back, checkpoints are sealed.
+    """The trainer class with two repairs.
 
-    transformers 5.19 loads only sub-folders when there are any, and TRL's frozen `ref` adapter makes one: optimiser
-    and scheduler resume, the adapter silently does not.
+    A resumed PeftModel gets its trained adapter back, and checkpoints are sealed. transformers 5.19 loads
+    only sub-folders when there are any, and TRL's frozen `ref` adapter makes one: optimiser and scheduler
+    resume, the adapter silently does not.
     """
 
     class Sound(trainer):  # type: ignore[misc]
@@ -281,7 +288,10 @@ def seal(checkpoint: Path) -> None:
 
 
 def last_sound_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint whose files are all there and equal to its manifest; torn ones are renamed out of the way."""
+    """The newest checkpoint whose files are all there and equal to its manifest.
+
+    Torn ones are renamed out of the way.
+    """
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1]))
     for checkpoint in found:
         if _is_sound(checkpoint):

@@ -1,1 +1,1 @@
-"""Engines: language models behind one protocol, always in a child process (`client` starts it, `child` is it)."""
+"""Language models behind one protocol, always in a child process (`client` starts it, `child` is it)."""

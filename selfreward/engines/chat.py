@@ -1,4 +1,4 @@
-"""Chats to token ids and back: one template, one opening, one list of stop ids, for engine, judge and trainer alike.
+"""Chats to token ids and back: one template, one opening, one list of stop ids for engine, judge and trainer.
 
 It knows the tokenizer of a model folder and nothing of weights.
 """
@@ -15,12 +15,13 @@ from selfreward.errors import BadInput
 from selfreward.protocols import Message
 
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n' }}"
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ 'User: ' + message['content'] + '\\n' }}"
     "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token + '\\n' }}"
     "{% else %}{{ message['content'] + '\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-"""For bases without a template: turns in words, an answer ended by the tokenizer's own EOS, no untrained token."""
+"""For bases without a template: turns in words, answers ended by the tokenizer's EOS, no untrained token."""
 
 
 class Chat:
@@ -64,11 +65,11 @@ class Chat:
         return ids
 
     def answer_ids(self, text: str) -> list[int]:
-        """A written answer as the model would have sampled it: its tokens and the token that ends the turn."""
+        """A written answer as the model would have sampled it: its tokens and the one that ends the turn."""
         return [*self.encode(self._opening_space + text), self.turn_end]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of sampled ids without the stop token; lone surrogates become U+FFFD, which a store can hold."""
+        """Text of sampled ids without the stop token; lone surrogates become U+FFFD, which a store holds."""
         kept = list(ids[:-1]) if ids and ids[-1] in self.stop_ids else list(ids)
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.encode("utf-8", "replace").decode("utf-8")
@@ -90,7 +91,7 @@ class Chat:
 
     @cached_property
     def turn_end(self) -> int:
-        """The id the template itself writes after an assistant turn; the tokenizer's EOS if it writes none."""
+        """The id the template writes after an assistant turn; the tokenizer's EOS if it writes none."""
         chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "QZQ"}]
         text = self.tokenizer.apply_chat_template(chat, tokenize=False)
         after = self.tokenizer(text[text.rindex("QZQ") + 3 :], add_special_tokens=False)["input_ids"]
@@ -106,7 +107,7 @@ class Chat:
 
     @cached_property
     def _adds_bos(self) -> bool:
-        """Whether the tokenizer starts every text with BOS; the template may write it already, and one is enough."""
+        """Whether the tokenizer starts each text with BOS; the template may write it too, one is enough."""
         ids = self.tokenizer("a")["input_ids"]
         return bool(ids) and ids[0] == self.tokenizer.bos_token_id
 
@@ -119,7 +120,7 @@ class Chat:
         return " " if text.endswith(":") else ""
 
     def _safe(self, messages: Sequence[Message]) -> list[Message]:
-        """The chat with the system turn, and with control tokens inside the texts broken so that none is parsed.
+        """The chat with the system turn, and control tokens inside the texts broken so that none is parsed.
 
         A zero-width space after the first character keeps the text readable and makes it ordinary text.
         """

@@ -31,23 +31,28 @@ class EngineClient:
 
     def generate(self, block: Sequence[Request]) -> list[Completion]:
         """See `Engine.generate`."""
-        return self._call("generate", block)
+        found: list[Completion] = self._call("generate", block)
+        return found
 
     def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
         """See `Engine.choice_logprobs`."""
-        return self._call("choice_logprobs", block)
+        found: list[list[float] | None] = self._call("choice_logprobs", block)
+        return found
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         """See `Engine.token_logprobs`."""
-        return self._call("token_logprobs", block)
+        found: list[list[float]] = self._call("token_logprobs", block)
+        return found
 
     def chat_ids(self, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
         """See `Engine.chat_ids`."""
-        return self._call("chat_ids", chats)
+        found: list[list[int]] = self._call("chat_ids", chats)
+        return found
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
         """See `Engine.answer_ids`."""
-        return self._call("answer_ids", answers)
+        found: list[list[int]] = self._call("answer_ids", answers)
+        return found
 
     def close(self) -> None:
         """Ends the child and waits until its memory is free.
@@ -86,7 +91,8 @@ class EngineClient:
             code = child.process.wait()
             self._child = None
             raise WorkFailed(
-                f"the {self._kind} engine died with code {code} in {name}: {child.log_tail()} (log: {child.log}); "
+                f"the {self._kind} engine died with code {code} in {name}: {child.log_tail()} "
+                f"(log: {child.log}); "
                 "run the same command again to go on"
             ) from None
         if reply[0] == "error":

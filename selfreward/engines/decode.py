@@ -47,7 +47,7 @@ class Row:
 
 
 class _Slab:
-    """Keys or values of one layer in a buffer with room for the whole answer: a step writes, nothing is copied."""
+    """A layer's keys or values in a buffer with room for the whole answer: steps write, nothing is copied."""
 
     def __init__(self, like: torch.Tensor, room: int) -> None:
         self.data = like.new_empty((*like.shape[:2], like.shape[2] + room, like.shape[3]))
@@ -94,7 +94,8 @@ def _roomy_cache(config: Any, room: int) -> Any:
 class Prefilled:
     """The state after the prompts.
 
-    `logits` are those of the last `keep` positions, `(n, keep, vocabulary)`, `position` the next ones, `(n, 1)`.
+    `logits` are those of the last `keep` positions, `(n, keep, vocabulary)`, `position` the next ones,
+    `(n, 1)`.
     """
 
     logits: torch.Tensor

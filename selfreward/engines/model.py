@@ -15,16 +15,18 @@ WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 def resolve(name: str, revision: str | None, beside: Path, *, fetch: bool = True) -> tuple[Path, str]:
-    """The folder of a base and its identity: `id@commit`, or the name and the sha256 of its weights or their index.
+    """The folder of a base and its identity.
 
-    Raises `BadInput` with one clear line where it is missing, gated, or not a model.
+    The identity is `id@commit`, or the name and the sha256 of the weights or their index. Raises `BadInput`
+    with one clear line where the base is missing, gated, or not a model.
     """
     for folder in (beside / Path(name).expanduser(), models_folder() / name):
         if folder.is_dir():
             return folder.resolve(), f"{folder.name} sha256:{_weights_hash(folder)}"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise BadInput(
-            f"model {name!r} is neither a folder beside the recipe nor in {models_folder()}, and no hub id (owner/name); "
+            f"model {name!r} is neither a folder beside the recipe nor in {models_folder()}, "
+            "and no hub id (owner/name); "
             "`make demo` fetches the demo policy"
         )
     folder = _from_hub(name, revision, fetch)
@@ -61,7 +63,10 @@ def _from_hub(name: str, revision: str | None, fetch: bool) -> Path:
     except RevisionNotFoundError:
         why = f"it has no revision {revision}"
     except LocalEntryNotFoundError:
-        why = "the hub cannot be reached and it is not in the local cache: `selfreward doctor --fetch` once while online"
+        why = (
+            "the hub cannot be reached and it is not in the local cache: "
+            "`selfreward doctor --fetch` once while online"
+        )
     except OSError as error:
         why = str(error).splitlines()[0]
     raise BadInput(f"model {name!r}: {why}")

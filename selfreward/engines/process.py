@@ -32,7 +32,8 @@ QUIET = {  # nothing leaves the machine, and a log is a log
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
-SPIN = {"GOMP_SPINCOUNT": "10000"}  # default: idle threads give the core back, or a busy machine runs 10 x slower
+# A default: idle threads give the core back, or a busy machine runs 10 x slower.
+SPIN = {"GOMP_SPINCOUNT": "10000"}
 PR_SET_PDEATHSIG = 1
 
 

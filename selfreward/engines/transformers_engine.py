@@ -1,7 +1,7 @@
-"""The `transformers` engine: one model on one device, adapters by folder, blocks decided by their requests alone.
+"""The `transformers` engine: one model on one device, adapters by folder, requests alone decide a block.
 
-It drains between blocks and keeps nothing across them, so the same block gives the same tokens again on the same
-machine type, versions, dtype and threads. It knows chats and token ids, no rubrics and no store.
+It drains between blocks and keeps nothing across them, so the same block gives the same tokens again on the
+same machine type, versions, dtype and threads. It knows chats and token ids, no rubrics and no store.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TransformersEngine:
         return Completion(self.chat.decode(row.ids), tuple(row.ids), finish, mean)
 
     def _choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
-        """Tokens that all choices share are fed once; what differs is read from one distribution where it can be."""
+        """Tokens all choices share are fed once; the rest is read from one distribution where it can be."""
         prompts = [self.chat.ids(c.messages, c.opening) for c in block]
         spelled = [self._spell(c) for c in block]
         fits = [
@@ -108,10 +108,12 @@ class TransformersEngine:
         return found
 
     def _read_choices(self, prompts: list[list[int]], spelled: list[list[list[int]]]) -> list[list[float]]:
-        """Each choice is a path of tokens; all paths along one longest context are read from one forward pass."""
+        """Each choice is a token path; all paths along one longest context are read from one forward pass."""
         from selfreward.engines.decode import prefill
 
-        contexts = [(i, c) for i, choices in enumerate(spelled) for c in _longest(tuple(c[:-1]) for c in choices)]
+        contexts = [
+            (i, c) for i, choices in enumerate(spelled) for c in _longest(tuple(c[:-1]) for c in choices)
+        ]
         keep = 1 + max(len(context) for _, context in contexts)
         fed = [[*prompts[i], *context] for i, context in contexts]
         logprobs = prefill(self.model, fed, self.chat.pad_id, keep=keep).logits.log_softmax(2)
@@ -147,16 +149,21 @@ class TransformersEngine:
             ids = torch.tensor([r + [self.chat.pad_id] * (width - len(r)) for r in rows])
             mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows])
             device = self.model.device
+            # the head is fed no position before any answer
+            first = min(len(block[i].prompt_ids) for i in part) - 1
             with torch.inference_mode():
                 logits = self.model(
-                    input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+                    input_ids=ids.to(device),
+                    attention_mask=mask.to(device),
+                    use_cache=False,
+                    logits_to_keep=torch.arange(first, width, device=device),
                 ).logits
             for row, i in enumerate(part):
-                n, start = len(block[i].completion_ids), len(block[i].prompt_ids)
+                n, start = len(block[i].completion_ids), len(block[i].prompt_ids) - 1 - first
                 if n == 0:
                     found[i] = []
                     continue
-                at = logits[row, start - 1 : start - 1 + n].float().log_softmax(1)
+                at = logits[row, start : start + n].float().log_softmax(1)
                 targets = torch.tensor(list(block[i].completion_ids), device=at.device)
                 found[i] = at.gather(1, targets[:, None])[:, 0].tolist()
         return [found[i] for i in range(len(block))]
@@ -215,7 +222,7 @@ class TransformersEngine:
 
 
 def load_base(folder: str, dtype: str, threads: int | None) -> Any:
-    """The frozen base in the stated precision, on the first GPU if there is one, with a deterministic thread count."""
+    """The frozen base in the stated precision, on the first GPU if any, with a deterministic thread count."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -242,11 +249,13 @@ def resolve_dtype(name: str) -> Any:
 def _longest(paths: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """The paths that are not the beginning of another one."""
     known = sorted(set(paths))
-    return [p for p, after in zip(known, [*known[1:], None], strict=True) if after is None or after[: len(p)] != p]
+    return [
+        p for p, after in zip(known, [*known[1:], None], strict=True) if after is None or after[: len(p)] != p
+    ]
 
 
 def _within(order: Sequence[int], length: Callable[[int], int]) -> Iterator[list[int]]:
-    """Groups of a length-sorted order whose padded size stays within `SCORE_TOKENS`, at least one row each."""
+    """Groups of a length-sorted order with a padded size within `SCORE_TOKENS`, at least one row each."""
     part: list[int] = []
     for i in order:
         if part and (len(part) + 1) * length(i) > SCORE_TOKENS:

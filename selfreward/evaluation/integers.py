@@ -1,8 +1,8 @@
 r"""Checking answers that are one integer. Pure: text in, verdict out.
 
-Rules: the last `\boxed{…}` decides; without one, the last integer of the last line that has any. Two integers joined
-as alternatives ("203 or 204") are no answer: wrong. A text without any integer is unread: a fault, not a zero. Parts of
-decimals and fractions are no integers.
+Rules: the last `\boxed{…}` decides; without one, the last integer of the last line that has any. Two integers
+joined as alternatives ("203 or 204") are no answer: wrong. A text without any integer is unread: a fault, not
+a zero. Parts of decimals and fractions are no integers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _stated(text: str) -> list[int] | None:
 
 
 def _last_box(text: str) -> str | None:
-    """What stands in the last `\\boxed{…}`, inner braces included."""
+    r"""What stands in the last `\boxed{…}`, inner braces included."""
     starts = list(_BOX.finditer(text))
     if not starts:
         return None

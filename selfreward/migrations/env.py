@@ -1,4 +1,7 @@
-"""Runs the migrations on the connection the store hands over; batch mode, for SQLite alters a table by copying it."""
+"""Runs the migrations on the connection the store hands over.
+
+Batch mode, for SQLite alters a table by copying it.
+"""
 
 from alembic import context
 

@@ -76,8 +76,9 @@ class JudgeScorer:
 
 
 def exclusive(choices: Sequence[str], probabilities: Sequence[float]) -> list[float]:
-    """The probability of each text without that of the longer choices it begins: " 1" is not the "1" of " 10"."""
+    """The probability of each text without that of longer choices it begins: " 1" is not the "1" of " 10"."""
+    known = list(zip(choices, probabilities, strict=True))
     return [
-        max(0.0, p - sum(q for other, q in zip(choices, probabilities, strict=True) if other != text and other.startswith(text)))
-        for text, p in zip(choices, probabilities, strict=True)
+        max(0.0, p - sum(q for other, q in known if other != text and other.startswith(text)))
+        for text, p in known
     ]

@@ -137,8 +137,8 @@ def _grade_questions(
         v = verdicts[0][0]
         rows.append(
             Evaluation(
-                run_id=work.run.id, policy=policy.name, suite=QUESTIONS, answer_id=answer.id, grader=scorer.name,
-                score=v.score, fault=v.fault, raw=v.raw,
+                run_id=work.run.id, policy=policy.name, suite=QUESTIONS, answer_id=answer.id,
+                grader=scorer.name, score=v.score, fault=v.fault, raw=v.raw,
             )
         )  # fmt: skip
     work.store.commit_block(stage, rows, 0, 0, time.monotonic() - start)

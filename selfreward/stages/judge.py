@@ -1,4 +1,4 @@
-"""Stage `judge`: every candidate gets its verdicts; a block is all samples of all candidates of its prompts."""
+"""Stage `judge`: every candidate gets verdicts; a block is all samples of all candidates of its prompts."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ def ask(
     sampling: Sampling,
     turn: int = 1,
 ) -> tuple[list[AnswerRow], int]:
-    """The policy's answers to a block of chats as rows, and their tokens; the seed depends on suite, item and turn."""
+    """The policy's answers to a block of chats as rows, and their tokens.
+
+    The seed depends on suite, item and turn.
+    """
     seeds = [derive_seed(work.recipe.seed, suite, item, turn) for item in items]
     requests = [
         Request(list(c), s, sampling, work.adapter(policy)) for c, s in zip(chats, seeds, strict=True)
@@ -129,20 +133,24 @@ def _text_metrics(work: Work, policy: Policy) -> list[Metric]:
 
 
 def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
-    """k3 = (r − 1) − log r with r = π_ref/π, per sampled token, both policies scoring the same ids in the same way."""
+    """k3 = (r − 1) − log r with r = π_ref/π, per sampled token.
+
+    Both policies score the same ids in the same way.
+    """
     if policy.parent is None:
         return []
     answers = [a for a in work.store.answers(work.run.id, policy.name, SUITE) if a.fault is None]
     prompts = work.engine.chat_ids([[{"role": "user", "content": a.item}] for a in answers])
     given = [(p, unpack_ids(a.token_ids)) for p, a in zip(prompts, answers, strict=True)]
 
-    def scored(who: Policy) -> list[list[float]]:
-        return work.engine.token_logprobs([Scored(p, c, work.adapter(who)) for p, c in given])
+    @cache
+    def scored(adapter: str | None) -> list[list[float]]:
+        return work.engine.token_logprobs([Scored(p, c, adapter) for p, c in given])
 
-    own = scored(policy)
+    own = scored(work.adapter(policy))
     metrics = []
     for name, other in (("kl_previous", policy.parent), ("kl_m0", "M0")):
-        theirs = scored(work.policy(other))
+        theirs = scored(work.adapter(work.policy(other)))
         k3 = [
             math.fsum(math.exp(min(b - a, 80.0)) - 1 - (b - a) for a, b in zip(x, y, strict=True))
             for x, y in zip(own, theirs, strict=True)
@@ -152,7 +160,10 @@ def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
 
 
 def _proof_metrics(work: Work, policy: Policy) -> list[Metric]:
-    """`proof_gap`: engine against trainer; `moved`: engine with this adapter against its parent; nats a token, n tokens."""
+    """`proof_gap` and `moved`, in nats a token over n tokens.
+
+    `proof_gap` is the engine against the trainer, `moved` the engine with this adapter against its parent.
+    """
     adapter = work.adapter(policy)
     if adapter is None or policy.parent is None or not (Path(adapter) / "proof.json").exists():
         return []  # the base, or a LoRA that was made elsewhere

@@ -1,7 +1,8 @@
-"""Stage `prompts`: the policy invents prompts in rounds, the driver filters them; what is missing comes from seeds.
+"""Stage `prompts`: the policy invents prompts in rounds, the driver filters them; seeds fill what is missing.
 
-A round is a fixed number of requests, committed whole with its rejected prompts and their reasons. Few-shot parents come
-from seeds and from prompts accepted in earlier rounds and iterations, never from the round itself.
+A round is a fixed number of requests, committed whole with its rejected prompts and their reasons. Few-shot
+parents come from seeds and from prompts accepted in earlier rounds and iterations, never from the round
+itself.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def run(work: Work, stage: Stage) -> str:
     accepted = work.store.prompts(work.run.id, policy.name)
     if not accepted:
         raise GateHalted(
-            f"{policy.name} has no prompts: all were refused; see `selfreward prompts list --of {policy.name}`"
+            f"{policy.name} has no prompts: all were refused; "
+            f"see `selfreward prompts list --of {policy.name}`"
         )
     sources = {s: sum(p.source == s for p in accepted) for s in ("self-instruct", "seed", "user")}
     told = {"self-instruct": "invented", "seed": "from seed prompts", "user": "of your own"}
@@ -139,7 +141,7 @@ def _sift(
     near: Neighbours,
     room: int,
 ) -> list[Prompt]:
-    """The rows of a round in request order; what is accepted joins the neighbours at once, so that twins fall."""
+    """The rows of a round in request order; what is accepted joins the neighbours at once, so twins fall."""
     rows: list[Prompt] = []
     for (request, parents), reply in zip(asked, replies, strict=True):
         if reply.text is None:
@@ -183,7 +185,7 @@ def _refusal(work: Work, text: str, near: Neighbours) -> str | None:
 
 
 def _fall_back(work: Work, stage: Stage, policy: Policy) -> None:
-    """Fills what is missing with seed prompts no iteration has used, in an order drawn from the run's seed."""
+    """Fills what is missing with seed prompts no iteration used, in an order drawn from the run's seed."""
     slot, number = work.store.prompt_state(work.run.id, policy.name)
     mine = work.store.prompts(work.run.id, policy.name)
     missing = work.recipe.prompts.count - len(mine)
@@ -207,7 +209,10 @@ def _fall_back(work: Work, stage: Stage, policy: Policy) -> None:
 
 
 def _take_file(work: Work, stage: Stage, policy: Policy, near: Neighbours) -> None:
-    """The next `count` prompts of the user's file, starting over at its end; held-out ones are refused, with the reason."""
+    """The next `count` prompts of the user's file, starting over at its end.
+
+    Held-out ones are refused, with the reason.
+    """
     slot, number = work.store.prompt_state(work.run.id, policy.name)
     if number:
         return

@@ -36,7 +36,10 @@ def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """The user's own prompts as `{"text", "messages", "reference"}`: lines of text, or JSONL with `prompt`, `text` or `messages`."""
+    """The user's own prompts as `{"text", "messages", "reference"}`.
+
+    The file is lines of text, or JSONL with `prompt`, `text` or `messages`.
+    """
     found = []
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
@@ -71,7 +74,10 @@ def _prompt(line: str, where: str) -> dict[str, Any]:
         sound = (
             isinstance(chat, list)
             and chat
-            and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat)
+            and all(
+                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+                for m in chat
+            )
         )
         if not sound or chat[-1]["role"] != "user" or not str(chat[-1]["content"]).strip():
             raise BadInput(

@@ -106,7 +106,7 @@ def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
 
 
 def _is_adopted(adapter: Path, fingerprint: dict[str, Any]) -> bool:
-    """Whether a finished adapter of exactly this job lies in place: a crash came between rename and commit."""
+    """Whether a finished adapter of exactly this job is in place: a crash came between rename and commit."""
     with contextlib.suppress(OSError, ValueError):
         return bool(json.loads((adapter / JOB).read_text(encoding="utf-8")) == fingerprint)
     return False
@@ -143,7 +143,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
 
 
 def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
-    """The training's token ids; the first start freezes them in `trained_on`, later ones read what was frozen."""
+    """The training's token ids; the first start freezes them in `trained_on`, later ones read those."""
     frozen = {r.pair_id or r.source for r in work.store.trained_on(work.run.id, policy.name)}
     made = _sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy)
     if frozen:
@@ -170,7 +170,7 @@ def _pair_rows(work: Work, policy: Policy) -> list[tuple[TrainedOn, dict[str, An
 
 
 def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
-    """Written answers, and judgements with the score the example was made to deserve; drawn by the run's seed."""
+    """Written answers, and judgements with the score each was made to deserve; drawn by the run's seed."""
     sft = work.recipe.start.sft
     if sft is None:
         return []
@@ -224,7 +224,8 @@ def _check_room(work: Work, spec: TrainingSpec) -> None:
     free = shutil.disk_usage(work.folder).free
     if free < ROOM * adapter:
         raise BadInput(
-            f"{work.folder} has {free / 2**20:.0f} MiB free; the next training needs about {ROOM * adapter / 2**20:.0f} MiB. "
+            f"{work.folder} has {free / 2**20:.0f} MiB free; the next training needs about "
+            f"{ROOM * adapter / 2**20:.0f} MiB. "
             "Make room and run the same command again"
         )
 
@@ -251,7 +252,8 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
         raise GateHalted(f"{policy.name}: {child.log_tail(1)}")
     if code != 0:
         raise WorkFailed(
-            f"training {policy.name} ended with code {code}: {child.log_tail()} (log: {log}); run the same command again to go on"
+            f"training {policy.name} ended with code {code}: {child.log_tail()} (log: {log}); "
+            "run the same command again to go on"
         )
 
 

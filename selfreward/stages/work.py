@@ -83,7 +83,7 @@ class Work:
 
     @property
     def dtype(self) -> str:
-        """The precision of engine and trainer, `auto` resolved: bfloat16 beside an NVIDIA GPU, else float32."""
+        """Precision of engine and trainer, `auto` resolved: bfloat16 beside an NVIDIA GPU, else float32."""
         wanted = self.recipe.model.dtype
         return wanted if wanted != "auto" else "bfloat16" if Path("/dev/nvidia0").exists() else "float32"
 

@@ -1,4 +1,4 @@
-"""Opening the SQLite file: pragmas, migrations with a backup first, transactions that write at once or not at all."""
+"""Opens the SQLite file: pragmas, migrations after a backup, transactions writing at once or not at all."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Database:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            raise StoreError(f"{self.path} cannot be written: {error.orig}; what was stored is whole") from None
+            raise StoreError(
+                f"{self.path} cannot be written: {error.orig}; what was stored is whole"
+            ) from None
         finally:
             self._writing = False
 
@@ -107,7 +109,8 @@ class Database:
             return
         if version is not None and version != "":
             raise StoreError(
-                f"{self.path} was made by another version of selfreward (schema {version}, this one knows {HEAD})"
+                f"{self.path} was made by another version of selfreward "
+                f"(schema {version}, this one knows {HEAD})"
             )
         if not self._write:
             raise StoreError(f"{self.path} is not a store of selfreward")

@@ -1,4 +1,4 @@
-"""What the driver asks and writes: which blocks are missing, and the rows of each block in one transaction."""
+"""What the driver asks and writes: which blocks are missing, and each block's rows in one transaction."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Store(Database):
         return {(r.policy, r.name): Stage(**r._mapping) for r in rows}
 
     def save(self, *records: SQLModel, events: Sequence[Event] = ()) -> None:
-        """Inserts or replaces run, policy and stage rows, and the events that tell of it, in one transaction."""
+        """Inserts or replaces run, policy and stage rows, and events that tell of it, in one transaction."""
         with self.transaction() as connection:
             for record in records:
                 _upsert(connection, record)
@@ -86,7 +86,8 @@ class Store(Database):
     def prompt_state(self, run_id: int, policy: str) -> tuple[int, int]:
         """The next free slot and the last committed round (0 before the first)."""
         row = self.one(
-            "SELECT coalesce(max(slot) + 1, 0), coalesce(max(round), 0) FROM prompt WHERE run_id = :r AND policy = :p",
+            "SELECT coalesce(max(slot) + 1, 0), coalesce(max(round), 0)"
+            " FROM prompt WHERE run_id = :r AND policy = :p",
             r=run_id, p=policy,
         )  # fmt: skip
         return int(row[0]), int(row[1])
@@ -96,7 +97,8 @@ class Store(Database):
     def unanswered(self, run_id: int, policy: str) -> list[Any]:
         """Accepted prompts of the policy without candidates of this run, in slot order."""
         return self.rows(
-            "SELECT * FROM prompt p WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' AND NOT EXISTS"
+            "SELECT * FROM prompt p WHERE p.run_id = :r AND p.policy = :p"
+            " AND p.status = 'accepted' AND NOT EXISTS"
             " (SELECT 1 FROM candidate c WHERE c.prompt_id = p.id AND c.run_id = :r) ORDER BY p.slot",
             r=run_id, p=policy,
         )  # fmt: skip
@@ -104,8 +106,10 @@ class Store(Database):
     def unjudged(self, run_id: int, policy: str) -> list[int]:
         """Ids of prompts with an answered candidate that has no judgement, in slot order."""
         rows = self.rows(
-            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :r AND c.policy = :p AND c.fault IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :r) ORDER BY 1",
+            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :r AND c.policy = :p"
+            " AND c.fault IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :r)"
+            " ORDER BY 1",
             r=run_id, p=policy,
         )  # fmt: skip
         return [int(r[0]) for r in rows]
@@ -122,7 +126,8 @@ class Store(Database):
         """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample)."""
         here = {"r": run_id, "p": policy}
         candidates = self.rows(
-            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish, coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
+            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish,"
+            " coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
             " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :r"
             " WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
             **here,
@@ -130,7 +135,8 @@ class Store(Database):
         scores: dict[int, list[float]] = {c.id: [] for c in candidates}
         for row in self.rows(
             "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.score IS NOT NULL"
+            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
+            " AND j.score IS NOT NULL"
             " ORDER BY j.candidate_id, j.sample",
             **here, s=scorer,
         ):  # fmt: skip
@@ -168,8 +174,10 @@ class Store(Database):
     def pairs_to_train(self, run_id: int, policy: str) -> list[Any]:
         """The pairs of an iteration that no person dropped, with chat and token ids, by id."""
         return self.rows(
-            "SELECT r.id, r.weight, p.messages, c.token_ids AS chosen, x.token_ids AS rejected FROM reviewed_pair r"
-            " JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            "SELECT r.id, r.weight, p.messages, c.token_ids AS chosen, x.token_ids AS rejected"
+            " FROM reviewed_pair r"
+            " JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
+            " JOIN candidate x ON x.id = r.rejected_id"
             " WHERE r.run_id = :r AND p.policy = :p AND r.review <> 'drop' ORDER BY r.id",
             r=run_id, p=policy,
         )  # fmt: skip
@@ -212,16 +220,21 @@ class Store(Database):
     def ungraded(self, run_id: int, policy: str, suite: str) -> list[Any]:
         """Readable answers of a policy to a suite that no grader has graded, in order."""
         return self.rows(
-            "SELECT * FROM answer a WHERE run_id = :r AND policy = :p AND suite = :s AND fault IS NULL AND NOT EXISTS"
+            "SELECT * FROM answer a WHERE run_id = :r AND policy = :p AND suite = :s"
+            " AND fault IS NULL AND NOT EXISTS"
             " (SELECT 1 FROM evaluation e WHERE e.answer_id = a.id) ORDER BY id",
             r=run_id, p=policy, s=suite,
         )  # fmt: skip
 
     def grades(self, run_id: int, policy: str, suite: str) -> list[Any]:
-        """Grades of a suite with item, turn and answer fault, unread ones included; a faulted answer has score NULL."""
+        """Grades of a suite with item, turn and answer fault, unread ones included.
+
+        A faulted answer has score NULL.
+        """
         return self.rows(
             "SELECT a.item, a.turn, coalesce(a.fault, e.fault) AS fault, e.score, e.grader FROM answer a"
-            " LEFT JOIN evaluation e ON e.answer_id = a.id WHERE a.run_id = :r AND a.policy = :p AND a.suite = :s ORDER BY a.id",
+            " LEFT JOIN evaluation e ON e.answer_id = a.id"
+            " WHERE a.run_id = :r AND a.policy = :p AND a.suite = :s ORDER BY a.id",
             r=run_id, p=policy, s=suite,
         )  # fmt: skip
 

@@ -19,14 +19,18 @@ class Views(Database):
                 "SELECT * FROM alarm WHERE run_id = :r ORDER BY policy, stage, signal", r=run_id
             ),
             "metrics": self.rows(
-                "SELECT * FROM metric WHERE run_id = :r AND stage IN ('probe', 'evaluate') ORDER BY policy, name",
+                "SELECT * FROM metric WHERE run_id = :r AND stage IN ('probe', 'evaluate')"
+                " ORDER BY policy, name",
                 r=run_id,
             ),
         }
 
     def iteration(self, policy: str, run_id: int = 1) -> dict[str, Any]:
-        """Counts of an iteration: prompts by source, candidates and faults, judgements and faults, outcomes."""
-        sources = "SELECT source, count(*) FROM prompt WHERE run_id = :r AND policy = :p AND status = 'accepted' GROUP BY 1"
+        """Counts of an iteration: prompts by source, candidates, judgements, their faults, outcomes."""
+        sources = (
+            "SELECT source, count(*) FROM prompt"
+            " WHERE run_id = :r AND policy = :p AND status = 'accepted' GROUP BY 1"
+        )
         candidates = "SELECT count(*), count(fault) FROM candidate WHERE run_id = :r AND policy = :p"
         judgements = (
             "SELECT count(*), count(j.fault) FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
@@ -49,11 +53,14 @@ class Views(Database):
         """Pairs with prompt and texts; `sort` is `margin`, `id` or `-margin`."""
         order = {"id": "r.id", "margin": "r.margin, r.id", "-margin": "r.margin DESC, r.id"}[sort]
         return self.rows(
-            "SELECT r.id, p.policy, p.text AS prompt, p.messages, p.source, c.text AS chosen, x.text AS rejected, r.chosen_score,"
-            " r.rejected_score, r.margin, r.rule, r.review FROM reviewed_pair r JOIN prompt p ON p.id = r.prompt_id"
+            "SELECT r.id, p.policy, p.text AS prompt, p.messages, p.source,"
+            " c.text AS chosen, x.text AS rejected, r.chosen_score,"
+            " r.rejected_score, r.margin, r.rule, r.review"
+            " FROM reviewed_pair r JOIN prompt p ON p.id = r.prompt_id"
             " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
             " WHERE r.margin >= :m AND (:of IS NULL OR p.policy = :of)"
-            " AND (:q IS NULL OR instr(lower(p.text || char(10) || c.text || char(10) || x.text), lower(:q)) > 0)"
+            " AND (:q IS NULL OR instr(lower(p.text || char(10) || c.text || char(10) || x.text),"
+            " lower(:q)) > 0)"
             f" ORDER BY {order} LIMIT :n",
             m=min_margin, of=of, q=search, n=limit,
         )  # fmt: skip
@@ -61,7 +68,8 @@ class Views(Database):
     def outcomes(self, *, of: str | None, outcome: str, limit: int) -> list[Any]:
         """Prompts of an iteration that were mined with that outcome."""
         return self.rows(
-            "SELECT p.id, p.policy, p.text AS prompt, m.outcome, m.margin, m.detail FROM mining m JOIN prompt p ON p.id = m.prompt_id"
+            "SELECT p.id, p.policy, p.text AS prompt, m.outcome, m.margin, m.detail"
+            " FROM mining m JOIN prompt p ON p.id = m.prompt_id"
             " WHERE m.outcome = :o AND (:of IS NULL OR p.policy = :of) ORDER BY p.id LIMIT :n",
             o=outcome, of=of, n=limit,
         )  # fmt: skip
@@ -69,7 +77,8 @@ class Views(Database):
     def pair(self, pair_id: int) -> dict[str, Any] | None:
         """One pair with everything it came from: prompt, parents, candidates, judgements, rubric, adapter."""
         row = self.one(
-            "SELECT r.*, p.policy, p.text AS prompt, p.messages, p.source, p.parents, p.round FROM reviewed_pair r"
+            "SELECT r.*, p.policy, p.text AS prompt, p.messages, p.source, p.parents, p.round"
+            " FROM reviewed_pair r"
             " JOIN prompt p ON p.id = r.prompt_id WHERE r.id = :i",
             i=pair_id,
         )
@@ -83,7 +92,8 @@ class Views(Database):
             "chosen_judgements": self.rows(judged, r=row.run_id, c=row.chosen_id),
             "rejected_judgements": self.rows(judged, r=row.run_id, c=row.rejected_id),
             "parents": self.rows(
-                "SELECT p.id, p.policy, p.source, p.text FROM json_each(:ids) e JOIN prompt p ON p.id = e.value",
+                "SELECT p.id, p.policy, p.source, p.text FROM json_each(:ids) e"
+                " JOIN prompt p ON p.id = e.value",
                 ids=row.parents,
             ),
             "scorer": self.one(
@@ -97,7 +107,8 @@ class Views(Database):
     def pair_numbers(self, of: str | None) -> list[Any]:
         """Per pair: policy, margin, scores and the word counts of both texts, by id."""
         return self.rows(
-            "SELECT p.policy, r.margin, r.chosen_score, r.rejected_score, c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens"
+            "SELECT p.policy, r.margin, r.chosen_score, r.rejected_score,"
+            " c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens"
             " FROM pair r JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
             " JOIN candidate x ON x.id = r.rejected_id WHERE :of IS NULL OR p.policy = :of ORDER BY r.id",
             of=of,
@@ -116,7 +127,8 @@ class Views(Database):
         return self.rows(
             "SELECT p.id, p.policy, p.round, p.source, p.status, p.reason, p.text, m.outcome FROM prompt p"
             " LEFT JOIN mining m ON m.prompt_id = p.id AND m.run_id = p.run_id"
-            " WHERE (p.policy = :of OR (:of IS NULL AND p.policy <> 'M0')) AND (:st IS NULL OR p.status = :st)"
+            " WHERE (p.policy = :of OR (:of IS NULL AND p.policy <> 'M0'))"
+            " AND (:st IS NULL OR p.status = :st)"
             " AND (:so IS NULL OR p.source = :so) ORDER BY p.id LIMIT :n",
             of=of, st=status, so=source, n=limit,
         )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Measures what docs/benchmarks.md states; one JSON line a figure. `make bench WHAT=engine` runs one part.
+
+Ratios are taken inside one run, interleaved, on the same requests: absolute times of a shared machine mean little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent / "selfreward"
+MODEL = "smollm2-135m-instruct"
+REPEATS = 3
+
+
+def told(figure: str, **values: Any) -> None:
+    """One line of the result."""
+    print(json.dumps({"figure": figure} | values | {"machine": machine()}), flush=True)
+
+
+def machine() -> str:
+    """Processor, cores and Python, as a reader would name them."""
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Wall seconds of a call, and what it returned."""
+    start = time.perf_counter()
+    found = work()
+    return time.perf_counter() - start, found
+
+
+def engine() -> None:
+    """Our batched decoding with seeds per row against the library's best static batch, and against one at a time."""
+    import torch
+
+    from selfreward.engines.transformers_engine import TransformersEngine
+    from selfreward.files import packaged
+    from selfreward.protocols import Request, Sampling
+    from selfreward.recipe import models_folder
+
+    prompts = [json.loads(line)["prompt"] for line in packaged("probe.jsonl").read_text().splitlines()][:64]
+    draws = Sampling(0.7, 0.9, 0, 128)
+    ours = TransformersEngine(str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0)))
+    requests = [Request([{"role": "user", "content": p}], i, draws) for i, p in enumerate(prompts)]
+    ids = [ours.chat.ids(r.messages) for r in requests]
+
+    def static(size: int) -> int:
+        """Tokens made by `generate` in static batches of `size`, shortest prompts first."""
+        made = 0
+        order = sorted(ids, key=len)
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            width = max(map(len, part))
+            fed = torch.tensor([[ours.chat.pad_id] * (width - len(i)) + i for i in part])
+            mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in part])
+            options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_new_tokens": 128}
+            out = ours.model.generate(input_ids=fed, attention_mask=mask, **options)[:, width:]
+            made += sum(next((n + 1 for n, t in enumerate(row) if t in ours.chat.stop_ids), len(row)) for row in out.tolist())
+        return made
+
+    ours.generate(requests[:2])
+    rates: dict[str, list[float]] = {"ours": [], "static_64": [], "static_16": []}
+    for _ in range(REPEATS):
+        took, found = seconds(lambda: ours.generate(requests))
+        rates["ours"].append(sum(len(c.token_ids) for c in found) / took)
+        for size in (64, 16):
+            took, made = seconds(lambda size=size: static(size))
+            rates[f"static_{size}"].append(made / took)
+    took, found = seconds(lambda: [ours.generate([r])[0] for r in requests[:6]])
+    single = sum(len(c.token_ids) for c in found) / took
+    best = {k: statistics.median(v) for k, v in rates.items()}
+    told(
+        "generation tokens/s", ours=best["ours"], static_batch=max(best["static_64"], best["static_16"]), one_at_a_time=single,
+        against_static=best["ours"] / max(best["static_64"], best["static_16"]), against_single=best["ours"] / single,
+        wanted={"against_static": 0.9, "against_single": 6},
+    )  # fmt: skip
+
+
+def judge() -> None:
+    """Judgements a second: `expected` against `sampled` with three replies of 128 tokens, on the same candidates."""
+    from selfreward import rubric as rubrics
+    from selfreward.engines.transformers_engine import TransformersEngine
+    from selfreward.files import packaged
+    from selfreward.protocols import Answer, Question, Sampling
+    from selfreward.recipe import models_folder
+    from selfreward.scorers.judge import JudgeScorer
+
+    model = TransformersEngine(str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0)))
+    path = packaged("rubrics/additive.md")
+    rubric = rubrics.parse(path.read_text(), str(path))
+    seeds = [json.loads(line) for line in packaged("seed/instructions.jsonl").read_text().splitlines()][:16]
+    questions = [
+        Question([{"role": "user", "content": s["prompt"]}], [Answer(seeds[(i + k) % 16]["answer"], "stop", k) for k in range(2)])
+        for i, s in enumerate(seeds)
+    ]
+    rates: dict[str, list[float]] = {"expected": [], "sampled": []}
+    for _ in range(REPEATS):
+        for mode in rates:
+            scorer = JudgeScorer(model, rubric, mode, 3, Sampling(0.7, 0.9, 0, 128), None)
+            took, _ = seconds(lambda scorer=scorer: scorer.score(questions))
+            rates[mode].append(32 / took)
+    best = {k: statistics.median(v) for k, v in rates.items()}
+    told("judgements/s", **best, ratio=best["expected"] / best["sampled"], wanted={"ratio": 8})
+
+
+def doors() -> None:
+    """Start-up of `--help`, and `status` on the demo run where there is one."""
+    commands = {"--help": ["--help"], "status": ["status", "--run", "demo"]}
+    for name, arguments in commands.items():
+        if name == "status" and not Path("iterations/demo/selfreward.db").exists():
+            continue
+        times = [
+            seconds(lambda arguments=arguments: subprocess.run([str(BIN), *arguments], check=True, capture_output=True))[0]
+            for _ in range(7)
+        ]
+        told(f"selfreward {name} seconds", median=statistics.median(times), low=min(times), high=max(times),
+             wanted=0.3 if name == "--help" else 0.8)  # fmt: skip
+
+
+def overhead() -> None:
+    """Share of a run's wall time outside models and their loading, from the sessions of the demo run."""
+    import sqlite3
+
+    path = Path("iterations/demo/selfreward.db")
+    if not path.exists():
+        return
+    rows = sqlite3.connect(path).execute("SELECT detail FROM event WHERE kind = 'session'").fetchall()
+    for (detail,) in rows:
+        spent = json.loads(detail)["seconds"]
+        models = sum(v for k, v in spent.items() if k != "wall")
+        told("driver's share of wall time", share=1 - models / spent["wall"], wall=spent["wall"], wanted=0.03)
+
+
+PARTS = {"engine": engine, "judge": judge, "doors": doors, "overhead": overhead}
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or PARTS:
+        PARTS[wanted]()
