@@ -28,7 +28,9 @@ def told(figure: str, **values: Any) -> None:
 
 def machine() -> str:
     """Processor, cores and Python, as a reader would name them."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"
+    )
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
@@ -50,7 +52,9 @@ def engine() -> None:
 
     prompts = [json.loads(line)["prompt"] for line in packaged("probe.jsonl").read_text().splitlines()][:64]
     draws = Sampling(0.7, 0.9, 0, 128)
-    ours = TransformersEngine(str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0)))
+    ours = TransformersEngine(
+        str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0))
+    )
     requests = [Request([{"role": "user", "content": p}], i, draws) for i, p in enumerate(prompts)]
     ids = [ours.chat.ids(r.messages) for r in requests]
 
@@ -65,7 +69,10 @@ def engine() -> None:
             mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in part])
             options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_new_tokens": 128}
             out = ours.model.generate(input_ids=fed, attention_mask=mask, **options)[:, width:]
-            made += sum(next((n + 1 for n, t in enumerate(row) if t in ours.chat.stop_ids), len(row)) for row in out.tolist())
+            made += sum(
+                next((n + 1 for n, t in enumerate(row) if t in ours.chat.stop_ids), len(row))
+                for row in out.tolist()
+            )
         return made
 
     ours.generate(requests[:2])
@@ -95,12 +102,17 @@ def judge() -> None:
     from selfreward.recipe import models_folder
     from selfreward.scorers.judge import JudgeScorer
 
-    model = TransformersEngine(str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0)))
+    model = TransformersEngine(
+        str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0))
+    )
     path = packaged("rubrics/additive.md")
     rubric = rubrics.parse(path.read_text(), str(path))
     seeds = [json.loads(line) for line in packaged("seed/instructions.jsonl").read_text().splitlines()][:16]
     questions = [
-        Question([{"role": "user", "content": s["prompt"]}], [Answer(seeds[(i + k) % 16]["answer"], "stop", k) for k in range(2)])
+        Question(
+            [{"role": "user", "content": s["prompt"]}],
+            [Answer(seeds[(i + k) % 16]["answer"], "stop", k) for k in range(2)],
+        )
         for i, s in enumerate(seeds)
     ]
     rates: dict[str, list[float]] = {"expected": [], "sampled": []}
@@ -120,7 +132,11 @@ def doors() -> None:
         if name == "status" and not Path("iterations/demo/selfreward.db").exists():
             continue
         times = [
-            seconds(lambda arguments=arguments: subprocess.run([str(BIN), *arguments], check=True, capture_output=True))[0]
+            seconds(
+                lambda arguments=arguments: subprocess.run(
+                    [str(BIN), *arguments], check=True, capture_output=True
+                )
+            )[0]
             for _ in range(7)
         ]
         told(f"selfreward {name} seconds", median=statistics.median(times), low=min(times), high=max(times),

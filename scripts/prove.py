@@ -33,7 +33,9 @@ RECIPE = Path("iterations/prove.yaml")
 def main() -> None:
     """Runs, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--prompts", type=Path, default=packaged("prove/held_out.jsonl"), help="other held-out prompts")
+    parser.add_argument(
+        "--prompts", type=Path, default=packaged("prove/held_out.jsonl"), help="other held-out prompts"
+    )
     parser.add_argument("--flip", action="store_true", help="swap chosen and rejected: the figure must fall")
     arguments = parser.parse_args()
     recipe = _flipped() if arguments.flip else RECIPE
@@ -86,8 +88,12 @@ def measure(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
         "difference_m2": _plain(stats.paired_difference(hits["M1"], hits["M2"])),
         "n": len(prompts),
         "on_topic": {"m1": on_topic["M1"], "m3": on_topic["M3"]},
-        "words": {name.lower(): sum(_words(a) for a in found) / len(found) for name, found in answers.items()},
-        "finished": {n.lower(): sum(a.finish == "stop" for a in found) / len(found) for n, found in answers.items()},
+        "words": {
+            name.lower(): sum(_words(a) for a in found) / len(found) for name, found in answers.items()
+        },
+        "finished": {
+            n.lower(): sum(a.finish == "stop" for a in found) / len(found) for n, found in answers.items()
+        },
     }
 
 
@@ -95,7 +101,10 @@ def _answer(work: Work, name: str, prompts: list[dict[str, Any]]) -> list[Comple
     """One answer a prompt; the seed depends on the prompt alone, so every policy draws with the same ones."""
     draws: Sampling = sampling(work.recipe.candidates.sampling)
     adapter = work.adapter(work.policy(name))
-    requests = [Request(p["messages"], derive_seed(work.recipe.seed, "prove", p["text"]), draws, adapter) for p in prompts]
+    requests = [
+        Request(p["messages"], derive_seed(work.recipe.seed, "prove", p["text"]), draws, adapter)
+        for p in prompts
+    ]
     return work.engine.generate(requests)
 
 

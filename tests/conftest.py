@@ -27,8 +27,11 @@ def make_tiny_policy(folder: Path, *, template: str | None = TEMPLATE, bos: bool
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {t: i for i, t in enumerate([*specials, *alphabet])}
-    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    scores = [
+        ("Ġ", str(n)) for n in range(1, 6)
+    ]  # " 1" to " 5" are one token each, so that a score is likely
+    vocabulary = {t: i for i, t in enumerate([*specials, *alphabet, *map("".join, scores)])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=scores))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     if bos:

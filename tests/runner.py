@@ -1,7 +1,8 @@
 """Runs `selfreward` in a folder of its own, as a user would, and reads back what it left.
 
 `RUN` is the driver process; with KILL_AT_COMMIT=n it is killed, as by kill -9, right after its nth block is committed,
-and with KILL_AT_STEP=n once the trainer has logged its nth step. At its end it says whether it ever held a tensor
+with KILL_AT_STEP=n once the trainer has logged its nth step, with KILL_AT_END_OF=stage when that stage's work is done
+and not yet written down. At its end it says whether it ever held a tensor
 library.
 """
 
@@ -18,7 +19,7 @@ import yaml
 
 RUN = """
 import os, signal, sys
-from selfreward import cli
+from selfreward import cli, loop
 from selfreward.stages import train
 from selfreward.store import Store
 
@@ -36,7 +37,13 @@ def watched(work, stage, *arguments):
     if at_step and stage.n_done >= at_step:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Store.commit_block, train._copy_log = counted, watched
+def finished(work, stage):
+    if stage.name == os.environ.get("KILL_AT_END_OF"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    finish(work, stage)
+
+finish = loop._finish
+Store.commit_block, train._copy_log, loop._finish = counted, watched, finished
 try:
     cli.main()
 finally:
@@ -46,7 +53,9 @@ finally:
 
 TINY = {
     "engine": {"batch": 16, "block": 3, "threads": 1},
-    "start": {"sft": {"examples": 6, "judge_examples": 2, "batch": 4, "micro_batch": 4, "lr": 1e-3, "save_steps": 1}},
+    "start": {
+        "sft": {"examples": 6, "judge_examples": 2, "batch": 4, "micro_batch": 4, "lr": 1e-3, "save_steps": 1}
+    },
     "prompts": {"count": 8, "requests": 2, "rounds": 1, "sampling": {"max_new_tokens": 12}},
     "candidates": {"n": 3, "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 32}},
     "judge": {"mode": "expected"},
@@ -103,4 +112,7 @@ def query(folder: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def tables(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Everything that decides, table by table."""
-    return {name: query(folder, f"SELECT {columns} FROM {name} ORDER BY 1, 2, 3") for name, columns in TABLES.items()}
+    return {
+        name: query(folder, f"SELECT {columns} FROM {name} ORDER BY 1, 2, 3")
+        for name, columns in TABLES.items()
+    }

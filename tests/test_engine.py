@@ -31,7 +31,9 @@ def _adapter(folder: Path, base: Path, seed: int) -> str:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear"))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear")
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
@@ -42,7 +44,9 @@ def _adapter(folder: Path, base: Path, seed: int) -> str:
 def test_a_chat_begins_with_one_bos_whoever_writes_it(tmp_path: Path) -> None:
     silent = make_tiny_policy(tmp_path / "a", bos=True)
     writes = make_tiny_policy(
-        tmp_path / "b", bos=True, template="{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        tmp_path / "b",
+        bos=True,
+        template="{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
     )
     for folder in (silent, writes):
         ids = Chat(str(folder)).ids(ASK)
@@ -70,7 +74,9 @@ def test_control_tokens_in_a_text_are_never_parsed(tiny_policy: Path) -> None:
 
 def test_an_answer_closes_with_the_token_the_template_closes_a_turn_with(tiny_policy: Path) -> None:
     chat = Chat(str(tiny_policy))
-    whole = chat.tokenizer.apply_chat_template([*ASK, {"role": "assistant", "content": "No."}], tokenize=False)
+    whole = chat.tokenizer.apply_chat_template(
+        [*ASK, {"role": "assistant", "content": "No."}], tokenize=False
+    )
     fed = chat.ids(ASK) + chat.answer_ids("No.")
     assert chat.tokenizer.decode(fed) == whole.rstrip("\n")
 
@@ -83,13 +89,19 @@ def test_the_same_block_gives_the_same_tokens_again(engine: TransformersEngine) 
 def test_a_draw_depends_on_its_own_seed_and_not_on_its_neighbours(engine: TransformersEngine) -> None:
     sampling = Sampling(1.0, 1.0, 0, 24)
     alone = engine.generate([Request(ASK, 7, sampling)])[0]
-    among = engine.generate([Request(OTHER, 3, sampling), Request(ASK, 7, sampling), Request(ASK, 8, sampling)])
+    among = engine.generate(
+        [Request(OTHER, 3, sampling), Request(ASK, 7, sampling), Request(ASK, 8, sampling)]
+    )
     assert among[1].token_ids == alone.token_ids
     assert among[2].token_ids != alone.token_ids
 
 
 def test_greedy_decoding_equals_generate_of_the_library(engine: TransformersEngine) -> None:
-    chats = [ASK, OTHER, [{"role": "user", "content": "A much longer request than the other two, to be padded."}]]
+    chats = [
+        ASK,
+        OTHER,
+        [{"role": "user", "content": "A much longer request than the other two, to be padded."}],
+    ]
     found = engine.generate([Request(c, 0, Sampling(0.0, 1.0, 0, 30)) for c in chats])
     for chat, completion in zip(chats, found, strict=True):
         ids = torch.tensor([engine.chat.ids(chat)])
@@ -118,7 +130,9 @@ def test_sampling_defaults_of_the_model_folder_do_not_leak(tmp_path: Path) -> No
     folder = make_tiny_policy(tmp_path / "poison")
     request = Request(ASK, 5, Sampling(1.0, 1.0, 0, 24))
     before = TransformersEngine(str(folder), dtype="float32", threads=1).generate([request])
-    GenerationConfig(eos_token_id=2, do_sample=True, top_k=1, temperature=0.01, repetition_penalty=9.0).save_pretrained(folder)
+    GenerationConfig(
+        eos_token_id=2, do_sample=True, top_k=1, temperature=0.01, repetition_penalty=9.0
+    ).save_pretrained(folder)
     assert TransformersEngine(str(folder), dtype="float32", threads=1).generate([request]) == before
 
 
@@ -166,7 +180,9 @@ def test_a_chat_beyond_the_context_is_a_fault_and_not_cut(tmp_path: Path) -> Non
     """An over-long judge prompt was once replaced by a filler text whose score was then used."""
     engine = TransformersEngine(str(make_tiny_policy(tmp_path / "t")), dtype="float32", threads=1)
     long = [{"role": "user", "content": "x" * 5000}]
-    found = engine.generate([Request(long, 0, Sampling(1.0, 1.0, 0, 8)), Request(ASK, 0, Sampling(1.0, 1.0, 0, 8))])
+    found = engine.generate(
+        [Request(long, 0, Sampling(1.0, 1.0, 0, 8)), Request(ASK, 0, Sampling(1.0, 1.0, 0, 8))]
+    )
     assert found[0].fault == "too_long" and found[0].text is None
     assert found[1].fault is None
     rows = engine.choice_logprobs([Choice(long, "Score:", (" 1", " 2")), Choice(ASK, "Score:", (" 1", " 2"))])

@@ -20,7 +20,9 @@ SHORT = {"start": {"sft": None}, "evaluate": None}  # M1 is the base: one traini
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def whole(
+    tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run from M0 to M3, and what it printed."""
     folder = tmp_path_factory.mktemp("whole")
     write_recipe(folder, tiny_policy)
@@ -40,12 +42,16 @@ def short(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_goes_from_m0_to_m3(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = whole
     assert done.returncode == 0, done.stdout + done.stderr
-    assert query(folder, "SELECT name, status FROM policy ORDER BY idx") == [(f"M{i}", "promoted") for i in range(4)]
+    assert query(folder, "SELECT name, status FROM policy ORDER BY idx") == [
+        (f"M{i}", "promoted") for i in range(4)
+    ]
     hashes = [h for (h,) in query(folder, "SELECT sha256 FROM policy WHERE idx > 0")]
     assert len(set(hashes)) == 3 and None not in hashes
 
 
-def test_the_driver_never_holds_a_tensor_library(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_driver_never_holds_a_tensor_library(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     assert "heavy modules: []" in whole[1].stdout
 
 
@@ -54,21 +60,31 @@ def test_nothing_disappears_without_a_reason(whole: tuple[Path, subprocess.Compl
     for policy in ("M1", "M2"):
         here = f"p.policy = '{policy}' AND p.status = 'accepted'"
         assert query(folder, f"SELECT count(*) FROM prompt p WHERE {here}") == [(8,)]
-        assert query(folder, f"SELECT count(*) FROM prompt p JOIN mining m ON m.prompt_id = p.id WHERE {here}") == [(8,)]
+        assert query(
+            folder, f"SELECT count(*) FROM prompt p JOIN mining m ON m.prompt_id = p.id WHERE {here}"
+        ) == [(8,)]
         assert query(folder, f"SELECT count(*) FROM candidate WHERE policy = '{policy}'") == [(24,)]
         judged = f"SELECT count(DISTINCT candidate_id) FROM judgement j JOIN candidate c ON c.id = j.candidate_id WHERE c.policy = '{policy}'"
         assert query(folder, judged) == [(24,)]
     assert query(folder, "SELECT count(*) FROM prompt WHERE status = 'rejected' AND reason IS NULL") == [(0,)]
 
 
-def test_what_trained_is_what_was_mined_and_is_written_down(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_what_trained_is_what_was_mined_and_is_written_down(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     """The wrong way round, shifted or missing rows would show here: ids in the rows file against the store."""
     folder = whole[0]
     for policy, parent in (("M2", "M1"), ("M3", "M2")):
         frozen = query(folder, f"SELECT pair_id FROM trained_on WHERE policy = '{policy}' ORDER BY position")
-        mined = query(folder, f"SELECT r.id FROM pair r JOIN prompt p ON p.id = r.prompt_id WHERE p.policy = '{parent}' ORDER BY r.id")
+        mined = query(
+            folder,
+            f"SELECT r.id FROM pair r JOIN prompt p ON p.id = r.prompt_id WHERE p.policy = '{parent}' ORDER BY r.id",
+        )
         assert frozen == mined and frozen
-        rows = [json.loads(x) for x in (folder / f"iterations/t/{policy}/training/rows.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(x)
+            for x in (folder / f"iterations/t/{policy}/training/rows.jsonl").read_text().splitlines()
+        ]
         stored = query(
             folder,
             f"""SELECT c.token_ids, x.token_ids FROM trained_on t JOIN pair r ON r.id = t.pair_id JOIN candidate c ON c.id = r.chosen_id
@@ -79,41 +95,59 @@ def test_what_trained_is_what_was_mined_and_is_written_down(whole: tuple[Path, s
             assert b"".join(i.to_bytes(4, "little") for i in row["rejected_ids"]) == rejected
 
 
-def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     """A swap condition was once never true: the verdict was ignored and the first candidate always won."""
     folder = whole[0]
     score = "(SELECT avg(score) FROM judgement j WHERE j.candidate_id = {})"
     wrong = f"SELECT id FROM pair WHERE {score.format('chosen_id')} <= {score.format('rejected_id')}"
     assert query(folder, wrong) == []
     best = f"""SELECT r.id FROM pair r JOIN candidate c ON c.prompt_id = r.prompt_id AND c.finish = 'stop'
-        WHERE {score.format('c.id')} > r.chosen_score + 1e-9 OR {score.format('c.id')} < r.rejected_score - 1e-9"""
+        WHERE {score.format("c.id")} > r.chosen_score + 1e-9 OR {score.format("c.id")} < r.rejected_score - 1e-9"""
     assert query(folder, best) == []
-    firsts = query(folder, "SELECT count(*) FROM pair r JOIN candidate c ON c.id = r.chosen_id WHERE c.sample = 0")
+    firsts = query(
+        folder, "SELECT count(*) FROM pair r JOIN candidate c ON c.id = r.chosen_id WHERE c.sample = 0"
+    )
     assert firsts[0][0] < query(folder, "SELECT count(*) FROM pair")[0][0]
 
 
-def test_each_policy_answers_with_its_own_weights(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_each_policy_answers_with_its_own_weights(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     """Every generation once came from one fixed model; the same probe prompts and seeds must give other answers."""
     folder = whole[0]
     texts = {
-        p: query(folder, f"SELECT text FROM answer WHERE suite = 'probe' AND policy = '{p}' ORDER BY item") for p in ("M0", "M2", "M3")
+        p: query(folder, f"SELECT text FROM answer WHERE suite = 'probe' AND policy = '{p}' ORDER BY item")
+        for p in ("M0", "M2", "M3")
     }
     assert texts["M0"] != texts["M2"] != texts["M3"]
     for policy in ("M2", "M3"):
-        (low,) = query(folder, f"SELECT low FROM metric WHERE name = 'kl_previous' AND policy = '{policy}'")[0]
+        (low,) = query(folder, f"SELECT low FROM metric WHERE name = 'kl_previous' AND policy = '{policy}'")[
+            0
+        ]
         assert low > 0
-        gap, moved = (query(folder, f"SELECT value FROM metric WHERE name = '{n}' AND policy = '{policy}'")[0][0] for n in ("proof_gap", "moved"))
+        gap, moved = (
+            query(folder, f"SELECT value FROM metric WHERE name = '{n}' AND policy = '{policy}'")[0][0]
+            for n in ("proof_gap", "moved")
+        )
         assert moved > 5 * gap
-    assert query(folder, "SELECT count(DISTINCT seed), count(*) FROM answer WHERE suite = 'probe'") == [(6, 24)]
+    assert query(folder, "SELECT count(DISTINCT seed), count(*) FROM answer WHERE suite = 'probe'") == [
+        (6, 24)
+    ]
 
 
-def test_no_held_out_prompt_is_among_the_prompts(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_no_held_out_prompt_is_among_the_prompts(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     assert query(whole[0], "SELECT p.id FROM prompt p JOIN answer a ON trim(a.item) = trim(p.text)") == []
 
 
 def test_every_change_of_status_is_an_event(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder = whole[0]
-    events = [json.loads(d) for (d,) in query(folder, "SELECT detail FROM event WHERE kind = 'stage' ORDER BY id")]
+    events = [
+        json.loads(d) for (d,) in query(folder, "SELECT detail FROM event WHERE kind = 'stage' ORDER BY id")
+    ]
     seen = [(e["policy"], e["stage"]) for e in events if e["status"] == "done"]
     expected = [(s.policy, s.stage) for s in loop.steps_to(3)]
     assert seen == expected
@@ -130,7 +164,9 @@ def test_running_again_changes_nothing(whole: tuple[Path, subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("at", [1, 2, 4, 6, 8])
-def test_a_run_killed_after_any_commit_resumes_to_the_same_rows(tiny_policy: Path, tmp_path: Path, short: Path, at: int) -> None:
+def test_a_run_killed_after_any_commit_resumes_to_the_same_rows(
+    tiny_policy: Path, tmp_path: Path, short: Path, at: int
+) -> None:
     write_recipe(tmp_path, tiny_policy, **SHORT)
     killed = iterate(tmp_path, "--to", "M2", KILL_AT_COMMIT=str(at))
     assert killed.returncode == -signal.SIGKILL
@@ -139,7 +175,9 @@ def test_a_run_killed_after_any_commit_resumes_to_the_same_rows(tiny_policy: Pat
     assert tables(tmp_path) == tables(short)
 
 
-def test_a_run_killed_inside_a_training_resumes_to_the_same_adapter(tiny_policy: Path, tmp_path: Path, short: Path) -> None:
+def test_a_run_killed_inside_a_training_resumes_to_the_same_adapter(
+    tiny_policy: Path, tmp_path: Path, short: Path
+) -> None:
     write_recipe(tmp_path, tiny_policy, **SHORT)
     killed = iterate(tmp_path, "--to", "M2", KILL_AT_STEP="1")
     assert killed.returncode == -signal.SIGKILL
@@ -148,12 +186,12 @@ def test_a_run_killed_inside_a_training_resumes_to_the_same_adapter(tiny_policy:
     assert tables(tmp_path) == tables(short)
 
 
-def test_an_adapter_in_place_without_its_row_is_adopted(tiny_policy: Path, tmp_path: Path, short: Path) -> None:
+def test_an_adapter_in_place_without_its_row_is_adopted(
+    tiny_policy: Path, tmp_path: Path, short: Path
+) -> None:
     """A crash between the rename and the commit must not train again, and a half-made folder must not be taken."""
     write_recipe(tmp_path, tiny_policy, **SHORT)
-    crash = RUN.replace("try:\n", "from selfreward import loop\nloop._finish = lambda *a: os.kill(os.getpid(), 9) if a[1].name == 'train' else finish(*a)\ntry:\n", 1)
-    crash = crash.replace("Store.commit_block, train", "from selfreward import loop\nfinish = loop._finish\nStore.commit_block, train", 1)
-    killed = subprocess.run([sys.executable, "-c", crash, "iterate", "--to", "M2"], cwd=tmp_path, capture_output=True, check=False)
+    killed = iterate(tmp_path, "--to", "M2", KILL_AT_END_OF="train")
     assert killed.returncode == -signal.SIGKILL
     weights = tmp_path / "iterations/t/M2/adapter/adapter_model.safetensors"
     made_at = weights.stat().st_mtime_ns
@@ -172,7 +210,9 @@ def test_zero_pairs_stop_the_run_with_the_reason(tiny_policy: Path, tmp_path: Pa
     assert query(tmp_path, "SELECT level FROM alarm WHERE stage = 'pairs'") == [("halt",)]
 
 
-def test_a_training_that_moves_nothing_is_rejected_and_stays_rejected(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_training_that_moves_nothing_is_rejected_and_stays_rejected(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     write_recipe(tmp_path, tiny_policy, **SHORT, training={"lr": 1e-12})
     done = iterate(tmp_path, "--to", "M2")
     assert done.returncode == 5 and "nothing was learned" in done.stderr
@@ -201,7 +241,9 @@ def test_a_missing_start_policy_is_an_error_that_names_the_way(tiny_policy: Path
     assert done.returncode == 3 and "iterate --from M0" in done.stderr
 
 
-def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(tiny_policy: Path, tmp_path: Path) -> None:
+def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     write_recipe(tmp_path, tiny_policy, **SHORT)
     paused = iterate(tmp_path, "--to", "M2", "--pause-before", "candidates")
     assert paused.returncode == 0 and "paused before candidates of M1" in paused.stdout
@@ -209,9 +251,15 @@ def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(tiny_policy
 
 
 def test_an_interrupt_ends_every_process_and_keeps_what_was_stored(tiny_policy: Path, tmp_path: Path) -> None:
-    write_recipe(tmp_path, tiny_policy, **SHORT, candidates={"sampling": {"max_new_tokens": 3000, "temperature": 1.0}})
+    write_recipe(
+        tmp_path, tiny_policy, **SHORT, candidates={"sampling": {"max_new_tokens": 3000, "temperature": 1.0}}
+    )
     driver = subprocess.Popen(
-        [sys.executable, "-c", RUN, "iterate", "--to", "M2"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", RUN, "iterate", "--to", "M2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (tmp_path / "iterations/t/logs/engine.log").exists():
@@ -220,7 +268,9 @@ def test_an_interrupt_ends_every_process_and_keeps_what_was_stored(tiny_policy: 
     driver.send_signal(signal.SIGINT)
     _, told = driver.communicate(timeout=60)
     assert driver.returncode == 130 and "the same command goes on" in told
-    running = subprocess.run(["pgrep", "-f", f"selfreward.*{tmp_path}"], capture_output=True, text=True, check=False)
+    running = subprocess.run(
+        ["pgrep", "-f", f"selfreward.*{tmp_path}"], capture_output=True, text=True, check=False
+    )
     assert running.stdout == ""
     assert command(tmp_path, "status").returncode == 0
 
@@ -246,8 +296,12 @@ def test_the_real_policy_goes_round_once(real_policy: Path, tmp_path: Path) -> N
     done = iterate(tmp_path, "--to", "M2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert query(tmp_path, "SELECT status FROM policy WHERE name = 'M2'") == [("promoted",)]
-    invented = query(tmp_path, "SELECT count(*) FROM prompt WHERE source = 'self-instruct' AND status = 'accepted'")
+    invented = query(
+        tmp_path, "SELECT count(*) FROM prompt WHERE source = 'self-instruct' AND status = 'accepted'"
+    )
     assert invented[0][0] >= 2
-    assert query(tmp_path, "SELECT low > 0 FROM metric WHERE name = 'kl_previous' AND policy = 'M2'") == [(1,)]
+    assert query(tmp_path, "SELECT low > 0 FROM metric WHERE name = 'kl_previous' AND policy = 'M2'") == [
+        (1,)
+    ]
     faults = query(tmp_path, "SELECT avg(fault IS NOT NULL) FROM judgement")
     assert faults[0][0] < 0.05

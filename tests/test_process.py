@@ -71,7 +71,10 @@ def test_a_child_inherits_neither_locks_nor_other_files(tmp_path: Path) -> None:
     held = open(tmp_path / "held", "w")
     child = process.start("tests.sleeper", [], tmp_path / "log")
     assert child.pipe.recv() == "ready"
-    targets = [os.readlink(f"/proc/{child.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{child.process.pid}/fd")]
+    targets = [
+        os.readlink(f"/proc/{child.process.pid}/fd/{fd}")
+        for fd in os.listdir(f"/proc/{child.process.pid}/fd")
+    ]
     child.close()
     held.close()
     assert str(tmp_path / "held") not in targets
@@ -81,16 +84,25 @@ def test_telemetry_is_off_in_every_child(tmp_path: Path) -> None:
     child = process.start("tests.sleeper", [], tmp_path / "log")
     child.pipe.recv()
     given = dict(
-        pair.split("=", 1) for pair in Path(f"/proc/{child.process.pid}/environ").read_text().split("\0") if "=" in pair
+        pair.split("=", 1)
+        for pair in Path(f"/proc/{child.process.pid}/environ").read_text().split("\0")
+        if "=" in pair
     )
     child.close()
-    wanted = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    wanted = {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     assert wanted.items() <= given.items()
 
 
 def test_a_child_that_dies_is_an_error_and_not_an_empty_list(tiny_policy: Path, tmp_path: Path) -> None:
     """Waiting once succeeded though every worker had died, and the stage was recorded as done."""
-    client = EngineClient("transformers", {"model": str(tiny_policy), "dtype": "float32", "threads": 1}, tmp_path / "log")
+    client = EngineClient(
+        "transformers", {"model": str(tiny_policy), "dtype": "float32", "threads": 1}, tmp_path / "log"
+    )
     client.chat_ids([ASK])
     assert client._child is not None
     client._child.process.kill()
@@ -99,8 +111,12 @@ def test_a_child_that_dies_is_an_error_and_not_an_empty_list(tiny_policy: Path, 
 
 
 def test_an_error_in_the_child_is_told_and_the_child_lives_on(tiny_policy: Path, tmp_path: Path) -> None:
-    client = EngineClient("transformers", {"model": str(tiny_policy), "dtype": "float32", "threads": 1}, tmp_path / "log")
+    client = EngineClient(
+        "transformers", {"model": str(tiny_policy), "dtype": "float32", "threads": 1}, tmp_path / "log"
+    )
     with pytest.raises(WorkFailed, match="generate"):
-        client.generate([Request(ASK, 0, Sampling(1.0, 1.0, 0, 4), adapter=str(tmp_path / "no-adapter-here"))])
+        client.generate(
+            [Request(ASK, 0, Sampling(1.0, 1.0, 0, 4), adapter=str(tmp_path / "no-adapter-here"))]
+        )
     assert client.generate([Request(ASK, 0, Sampling(1.0, 1.0, 0, 4))])[0].fault is None
     client.close()

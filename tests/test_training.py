@@ -33,7 +33,8 @@ def spec_for(model: Path, **changes: Any) -> TrainingSpec:
 
 
 PAIRS = [
-    {"prompt_ids": [1, 40 + i, 41], "chosen_ids": [50 + i, 51, 2], "rejected_ids": [90, 91 + i, 92, 93, 2]} for i in range(6)
+    {"prompt_ids": [1, 40 + i, 41], "chosen_ids": [50 + i, 51, 2], "rejected_ids": [90, 91 + i, 92, 93, 2]}
+    for i in range(6)
 ]
 
 
@@ -58,7 +59,9 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: P
     """
     rows = PAIRS[:1]
     spec = spec_for(tiny_policy, batch=1, epochs=2, save_steps=1)
-    trainer = training.build_trainer(spec, rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path)
+    trainer = training.build_trainer(
+        spec, rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path
+    )
     base = load_base(str(tiny_policy), "float32", 1)
     trainer.train()
     log = [json.loads(x) for x in (tmp_path / "train.jsonl").read_text().splitlines()]
@@ -66,9 +69,13 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: P
     assert losses[0] == pytest.approx(math.log(2), abs=1e-5)
     from peft import PeftModel
 
-    after_one = PeftModel.from_pretrained(load_base(str(tiny_policy), "float32", 1), tmp_path / "checkpoints" / "checkpoint-1")
+    after_one = PeftModel.from_pretrained(
+        load_base(str(tiny_policy), "float32", 1), tmp_path / "checkpoints" / "checkpoint-1"
+    )
     p, w, r = rows[0]["prompt_ids"], rows[0]["chosen_ids"], rows[0]["rejected_ids"]
-    moved = (logprobs(after_one, p, w) - logprobs(base, p, w)) - (logprobs(after_one, p, r) - logprobs(base, p, r))
+    moved = (logprobs(after_one, p, w) - logprobs(base, p, w)) - (
+        logprobs(after_one, p, r) - logprobs(base, p, r)
+    )
     assert losses[1] == pytest.approx(-math.log(1 / (1 + math.exp(-0.1 * moved))), abs=1e-4)
 
 
@@ -82,7 +89,9 @@ def test_one_step_raises_the_chosen_against_the_rejected(tiny_policy: Path, tmp_
 
     def gap(model: Any) -> float:
         return sum(
-            logprobs(model, x["prompt_ids"], x["chosen_ids"]) - logprobs(model, x["prompt_ids"], x["rejected_ids"]) for x in PAIRS
+            logprobs(model, x["prompt_ids"], x["chosen_ids"])
+            - logprobs(model, x["prompt_ids"], x["rejected_ids"])
+            for x in PAIRS
         )
 
     assert gap(trained) > gap(base) + 1e-3
@@ -90,8 +99,16 @@ def test_one_step_raises_the_chosen_against_the_rejected(tiny_policy: Path, tmp_
 
 def test_token_ids_reach_the_model_as_they_were_given(tiny_policy: Path, tmp_path: Path) -> None:
     """Libraries once rendered the text again, lost the thought and added an EOS to answers that had none."""
-    rows = [{"prompt_ids": [1, 5, 5, 1], "chosen_ids": [7, 2, 8], "rejected_ids": [9, 9]}]  # no EOS at the end
-    trainer = training.build_trainer(spec_for(tiny_policy), rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path)
+    rows = [
+        {"prompt_ids": [1, 5, 5, 1], "chosen_ids": [7, 2, 8], "rejected_ids": [9, 9]}
+    ]  # no EOS at the end
+    trainer = training.build_trainer(
+        spec_for(tiny_policy),
+        rows,
+        load_base(str(tiny_policy), "float32", 1),
+        _tokenizer(tiny_policy),
+        tmp_path,
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     assert batch["input_ids"].tolist() == [[1, 5, 5, 1, 7, 2, 8], [1, 5, 5, 1, 9, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1] * 7, [1] * 6 + [0]]
@@ -103,7 +120,9 @@ def test_sft_loss_counts_the_answer_alone(tiny_policy: Path, tmp_path: Path) -> 
     row = {"prompt_ids": [1, 30, 31, 32], "completion_ids": [60, 61, 2]}
     spec = spec_for(tiny_policy, method="sft", batch=1, epochs=1)
     run(tmp_path, spec, [row])
-    first = next(json.loads(x)["loss"] for x in (tmp_path / "train.jsonl").read_text().splitlines() if "loss" in x)
+    first = next(
+        json.loads(x)["loss"] for x in (tmp_path / "train.jsonl").read_text().splitlines() if "loss" in x
+    )
     base = load_base(str(tiny_policy), "float32", 1)
     assert first == pytest.approx(-logprobs(base, row["prompt_ids"], row["completion_ids"]) / 3, abs=1e-4)
 
@@ -134,7 +153,9 @@ def test_training_goes_on_from_the_parent_and_is_held_to_it(tiny_policy: Path, t
 
 
 @pytest.mark.parametrize("continued", [False, True])
-def test_a_training_killed_half_way_resumes_to_the_same_adapter(tiny_policy: Path, tmp_path: Path, continued: bool) -> None:
+def test_a_training_killed_half_way_resumes_to_the_same_adapter(
+    tiny_policy: Path, tmp_path: Path, continued: bool
+) -> None:
     """Resuming a PeftModel once restored optimiser and scheduler and silently not the trained adapter."""
     parent = str(run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)) if continued else None
     spec = spec_for(tiny_policy, parent_adapter=parent, epochs=3, seed=11)
@@ -146,7 +167,9 @@ def test_a_training_killed_half_way_resumes_to_the_same_adapter(tiny_policy: Pat
     shutil.rmtree(tmp_path / "cut" / "adapter")
     training.train(tmp_path / "cut")
     assert (tmp_path / "cut" / "adapter" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
-    assert (tmp_path / "cut" / "train.jsonl").read_text().count('"loss"') == (tmp_path / "whole" / "train.jsonl").read_text().count('"loss"')
+    assert (tmp_path / "cut" / "train.jsonl").read_text().count('"loss"') == (
+        tmp_path / "whole" / "train.jsonl"
+    ).read_text().count('"loss"')
 
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(tiny_policy: Path, tmp_path: Path) -> None:
@@ -162,7 +185,9 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(tiny_policy: 
     assert training.last_sound_checkpoint(checkpoints) is None
 
 
-def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(tiny_policy: Path, tmp_path: Path) -> None:
+def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     adapter = run(tmp_path, spec_for(tiny_policy), PAIRS)
     proof = json.loads((adapter / "proof.json").read_text())
     engine = TransformersEngine(str(tiny_policy), dtype="float32", threads=1)
@@ -179,7 +204,9 @@ def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(tiny_policy:
 def test_an_adapter_is_handed_on_whole_and_without_the_reference(tiny_policy: Path, tmp_path: Path) -> None:
     parent = run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)
     adapter = run(tmp_path / "child", spec_for(tiny_policy, parent_adapter=str(parent)), PAIRS)
-    assert {WEIGHTS, "adapter_config.json", "proof.json", "tokenizer.json", "chat_template.jinja"} <= {p.name for p in adapter.iterdir()}
+    assert {WEIGHTS, "adapter_config.json", "proof.json", "tokenizer.json", "chat_template.jinja"} <= {
+        p.name for p in adapter.iterdir()
+    }
     assert not (adapter / "ref").exists() and not (adapter / "parent").exists()
     from safetensors.torch import load_file
 
@@ -192,7 +219,13 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tiny_policy: Path, tmp_p
 
 
 def test_every_pair_is_seen_once_an_epoch(tiny_policy: Path, tmp_path: Path) -> None:
-    trainer = training.build_trainer(spec_for(tiny_policy), PAIRS, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path)
+    trainer = training.build_trainer(
+        spec_for(tiny_policy),
+        PAIRS,
+        load_base(str(tiny_policy), "float32", 1),
+        _tokenizer(tiny_policy),
+        tmp_path,
+    )
     seen = [tuple(b["input_ids"][0].tolist()) for b in trainer.get_train_dataloader()]
     assert len(seen) == len(PAIRS) == len(set(seen))
 
