@@ -29,7 +29,7 @@ install: $(VENV)/.dev
 	$(BIN)/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
 
 policy: $(VENV)/.demo
-	@$(BIN)/python scripts/demo_policy.py > /dev/null
+	@TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/python scripts/demo_policy.py > /dev/null
 
 demo: policy
 	@$(BIN)/python scripts/demo.py

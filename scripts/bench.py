@@ -1,6 +1,7 @@
-"""Measures what docs/benchmarks.md states; one JSON line a figure. `make bench WHAT=engine` runs one part.
+"""Measures what docs/benchmarks.md states; one JSON line a figure.
 
-Ratios are taken inside one run, interleaved, on the same requests: absolute times of a shared machine mean little.
+`make bench WHAT=engine` runs one part. Ratios are taken inside one run, interleaved, on the same requests:
+absolute times of a shared machine mean little.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ def told(figure: str, **values: Any) -> None:
 
 def machine() -> str:
     """Processor, cores and Python, as a reader would name them."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"
-    )
+    with open("/proc/cpuinfo") as lines:
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
@@ -42,7 +42,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def engine() -> None:
-    """Our batched decoding with seeds per row against the library's best static batch, and against one at a time."""
+    """Our batched decoding, seeds per row, against the library's best static batch and one at a time."""
     import torch
 
     from selfreward.engines.transformers_engine import TransformersEngine
@@ -87,14 +87,19 @@ def engine() -> None:
     single = sum(len(c.token_ids) for c in found) / took
     best = {k: statistics.median(v) for k, v in rates.items()}
     told(
-        "generation tokens/s", ours=best["ours"], static_batch=max(best["static_64"], best["static_16"]), one_at_a_time=single,
-        against_static=best["ours"] / max(best["static_64"], best["static_16"]), against_single=best["ours"] / single,
+        "generation tokens/s",
+        ours=best["ours"], static_batch=max(best["static_64"], best["static_16"]), one_at_a_time=single,
+        against_static=best["ours"] / max(best["static_64"], best["static_16"]),
+        against_single=best["ours"] / single,
         wanted={"against_static": 0.9, "against_single": 6},
     )  # fmt: skip
 
 
 def judge() -> None:
-    """Judgements a second: `expected` against `sampled` with three replies of 128 tokens, on the same candidates."""
+    """Judgements a second: `expected` against `sampled`, on the same candidates.
+
+    `sampled` has three replies of 128 tokens.
+    """
     from selfreward import rubric as rubrics
     from selfreward.engines.transformers_engine import TransformersEngine
     from selfreward.files import packaged

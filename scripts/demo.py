@@ -1,4 +1,4 @@
-"""The demo: M0 to M3 with a real 135M chat model on the CPU, then what it left, in words a newcomer can follow."""
+"""The demo: M0 to M3 with a real 135M chat model on the CPU, then what it left, in words for a newcomer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def main() -> None:
     best = json.loads(subprocess.run(listed, check=True, capture_output=True, text=True).stdout)[0]["id"]
     tell("pairs", "show", str(best), "--run", "demo")
     print(
-        f"\nM3 stands after {minutes:.1f} minutes. Everything is in iterations/demo/selfreward.db, for example:\n"
+        f"\nM3 stands after {minutes:.1f} minutes."
+        " Everything is in iterations/demo/selfreward.db, for example:\n"
         "  sqlite3 iterations/demo/selfreward.db 'SELECT policy, outcome, count(*) FROM mining"
         " JOIN prompt ON prompt.id = prompt_id GROUP BY 1, 2'\n"
         "A 135M judge is close to a coin: this shows that the loop is sound, not that the model got wiser.\n"

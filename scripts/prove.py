@@ -1,9 +1,9 @@
-"""The proof that the loop learns: M1, M2 and M3 of `iterations/prove.yaml` on held-out prompts that never trained.
+"""The proof that the loop learns: M1, M2, M3 of `iterations/prove.yaml` on held-out, never trained prompts.
 
-Runs the two iterations (or what is missing of them), then answers every held-out prompt once with each policy, same
-seeds, and counts: share of finished answers of 8 to 25 words, mean words, and whether an answer is likelier under M0
-given its own prompt than given another one's. Ends with one JSON line. `--flip` trains on swapped pairs instead, in a
-run of its own: the share must fall.
+Runs the two iterations (or what is missing of them), then answers every held-out prompt once with each
+policy, same seeds, and counts: share of finished answers of 8 to 25 words, mean words, and whether an answer
+is likelier under M0 given its own prompt than given another one's. Ends with one JSON line. `--flip` trains
+on swapped pairs instead, in a run of its own: the share must fall.
 """
 
 from __future__ import annotations

@@ -79,6 +79,15 @@ class Sft(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     save_steps: Count = 50
 
+    _whole = model_validator(mode="after")(lambda self: _whole_batches(self))
+
+
+def _whole_batches(section: Any) -> Any:
+    """A step is made of whole forward passes: any other `batch` would silently be a smaller one."""
+    if section.batch % min(section.micro_batch, section.batch):
+        raise ValueError(f"batch {section.batch} is not a multiple of micro_batch {section.micro_batch}")
+    return section
+
 
 class Start(Section):
     """Where M1 comes from: `sft`, an existing LoRA folder, or neither (M1 is the base)."""
@@ -188,6 +197,8 @@ class Training(Section):
     reference: Literal["previous", "base"] = "previous"
     gradient_checkpointing: bool = False
     lora: Lora = Lora()
+
+    _whole = model_validator(mode="after")(lambda self: _whole_batches(self))
 
 
 class Probe(Section):
@@ -330,6 +341,8 @@ def _explain(error: ValidationError) -> str:
         )
     if problem["type"] == "missing":
         return f"{key} is missing"
+    if problem["type"] == "value_error":
+        return f"{key}: {problem['ctx']['error']}"
     return f"{key} = {problem['input']!r}: {problem['msg']}"
 
 

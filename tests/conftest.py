@@ -1,7 +1,7 @@
 """The fixtures of the suite: a tiny random policy for logic, the real 135M one for a few end-to-end runs.
 
-The tiny policy is a real Llama with a real tokenizer and chat template, only small and untrained: engine, trainer and
-loop run for real on it, in seconds.
+The tiny policy is a real Llama with a real tokenizer and chat template, only small and untrained: engine,
+trainer and loop run for real on it, in seconds.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_policy() -> Path:
-    """The folder of SmolLM2-135M-Instruct; `make test` fetches it, elsewhere the tests that need it are skipped."""
+    """The folder of SmolLM2-135M-Instruct.
+
+    `make test` fetches it; elsewhere the tests that need it are skipped.
+    """
     from selfreward.recipe import models_folder
 
     folder = models_folder() / "smollm2-135m-instruct"

@@ -1,9 +1,8 @@
 """Runs `selfreward` in a folder of its own, as a user would, and reads back what it left.
 
-`RUN` is the driver process; with KILL_AT_COMMIT=n it is killed, as by kill -9, right after its nth block is committed,
-with KILL_AT_STEP=n once the trainer has logged its nth step, with KILL_AT_END_OF=stage when that stage's work is done
-and not yet written down. At its end it says whether it ever held a tensor
-library.
+`RUN` is the driver process; with KILL_AT_COMMIT=n it is killed, as by kill -9, right after its nth block is
+committed, with KILL_AT_STEP=n once the trainer has logged its nth step, with KILL_AT_END_OF=stage when that
+stage's work is done and not yet written down. At its end it says whether it ever held a tensor library.
 """
 
 from __future__ import annotations
@@ -64,13 +63,14 @@ TINY = {
     "evaluate": {"max_new_tokens": 8},
 }
 
-# What an interrupted and an uninterrupted run must agree on, byte for byte; times, attempts and events may differ.
+# What an interrupted and an uninterrupted run must agree on, byte for byte.
+# Times, attempts and events may differ.
 TABLES = {
     "run": "id, name, seed",
     "policy": "run_id, name, idx, parent, adapter, sha256, made_in, status, decision",
     "stage": "run_id, policy, name, made_in, status, made_from, fingerprint, n_done, n_total, n_tokens",
-    "prompt": "*", "candidate": "*", "rubric": "*", "scorer": "*", "judgement": "*", "mining": "*", "pair": "*",
-    "trained_on": "*", "answer": "*", "evaluation": "*", "metric": "*", "alarm": "*",
+    "prompt": "*", "candidate": "*", "rubric": "*", "scorer": "*", "judgement": "*", "mining": "*",
+    "pair": "*", "trained_on": "*", "answer": "*", "evaluation": "*", "metric": "*", "alarm": "*",
 }  # fmt: skip
 
 

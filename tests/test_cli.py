@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-import yaml
 
-from selfreward import cli
+from selfreward import cli, show
 from selfreward import records as r
 from selfreward.recipe import load, parse
+from selfreward.stages.work import flat
 from selfreward.store import Store
 from tests.conftest import make_tiny_policy
 from tests.test_store import candidate, judgement, mined, policy, prompt, sides
@@ -27,6 +27,7 @@ HARMLESS = r"[bold]b[/bold] [/x] \u001b[31mred \u009b2J \u0007\u000d\u007f \u202
 RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 PAIR, PLAIN, DROPPED = (mined(slot)[1].id for slot in (0, 1, 4))
 PROMPTS = [prompt(slot).id for slot in range(5)]
+VIEWS = ("status", "pairs list", "pairs list --outcome tie", f"pairs show {PAIR}", "prompts list")
 
 
 class Said(NamedTuple):
@@ -39,7 +40,7 @@ class Said(NamedTuple):
     def refuses(self, *told: str) -> bool:
         """Code 3, and one line that tells this."""
         line = re.fullmatch(r"selfreward: .+\n", self.err)
-        return self.code == 3 and bool(line) and all(t in self.err for t in told)
+        return self.code == 3 and line is not None and all(t in self.err for t in told)
 
 
 Command = Callable[..., Said]
@@ -47,13 +48,14 @@ Command = Callable[..., Said]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The entry point itself, in a folder with a recipe whose model is an empty file."""
+    """The entry point, in a folder with a recipe whose model is an empty file and on a wide terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(show.console, "width", 400)
     (tmp_path / "iterations/base").mkdir(parents=True)
     (tmp_path / "iterations/base/model.safetensors").touch()
     (tmp_path / "iterations/mine.yaml").write_text("model: base\n")
+    (tmp_path / "iterations/mine").mkdir()
 
     def call(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["selfreward", *map(str, arguments)])
@@ -66,13 +68,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture
 def run(command: Command, tmp_path: Path) -> Command:
-    """`command` beside a run: M1 has two pairs, a dropped one, a tie and a failed stage, with hostile texts."""
-    (tmp_path / "iterations/mine").mkdir()
+    """`command` beside a run: M1 has two pairs, a dropped one, a tie, a failed stage, and hostile texts."""
     store = Store(tmp_path / "iterations/mine/selfreward.db", write=True)
     store.save(r.Run(id=1, name="mine", recipe="{}", fingerprint="f", seed=0, created_at="now"))
     store.save(policy(0), policy(1))
-    of: dict[str, Any] = {"run_id": 1, "policy": "M1"}
-    made = of | {"made_in": 1, "made_from": "{}", "fingerprint": "f"}
+    of = {"run_id": 1, "policy": "M1", "stage": "probe"}
+    made = {"run_id": 1, "policy": "M1", "made_in": 1, "made_from": "{}", "fingerprint": "f"}
     store.save(r.Stage(**made, name="judge", status="failed", error=HOSTILE))
     store.save(r.Stage(**made, name="prompts", status="done"))
     prompts = [*(prompt(slot) for slot in (0, 1, 2, 4)), prompt(3, reason=HOSTILE), prompt(0, idx=0)]
@@ -83,30 +84,22 @@ def run(command: Command, tmp_path: Path) -> Command:
     store.add([*prompts, candidate(0, 0, HOSTILE), candidate(0, 1, f"worse {HOSTILE}" + "x" * 200_000)])
     store.add([candidate(slot, s, f"{slot}.{s}") for slot in (1, 2, 4) for s in (0, 1)])
     verdicts = [judgement(0, 0, 0, 4.0), judgement(0, 0, 1, None), judgement(0, 1, 0, 3.0)]
-    verdicts[0].raw, verdicts[1].fault, verdicts[2].detail = HOSTILE, HOSTILE, json.dumps({HOSTILE: HOSTILE})
+    verdicts[0].raw, verdicts[1].fault, verdicts[2].detail = HOSTILE, HOSTILE, json.dumps({HOSTILE: 1})
     tie = r.Mining(run_id=1, prompt_id=PROMPTS[2], outcome="tie", margin=0.0, detail=HOSTILE)
     store.add([*verdicts, *mined(0), *mined(1, chosen_score=5.0), *mined(4), tie])
     store.add([r.Review(run_id=1, **sides(4), review="drop", note=HOSTILE, at="now")])
-    store.add([r.Metric(**of, stage="probe", name="kl_m0", value=0.25, n=6, low=0.125, high=0.5)])
-    store.add([r.Alarm(**of, stage="probe", signal="loops", level="warn", message=HOSTILE)])
+    metric = r.Metric(**of, name="kl_m0", value=0.25, n=6, low=0.125, high=0.5)
+    store.add([metric, r.Alarm(**of, signal="loops", level="warn", message=HOSTILE)])
     store.close()
     return command
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from selfreward import cli; sys.argv = ['selfreward', '--help']\n"
-        "try: cli.main()\nfinally: print('LOADED', *sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import sys; from selfreward import cli\ntry: cli.main()\nfinally: print('LOADED', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     told, _, loaded = done.stdout.partition("LOADED")
-    heavy = (
-        "torch transformers trl peft ray vllm datasets accelerate pyarrow numpy sqlalchemy sqlmodel alembic"
-    )
-    light = {m.split(".")[0] for m in loaded.split()}.isdisjoint(
-        [*heavy.split(), "pydantic", "yaml", "huggingface_hub"]
-    )
-    assert "iterate" in told and light
+    heavy = "torch transformers trl peft ray vllm datasets numpy sqlalchemy sqlmodel alembic pydantic yaml"
+    assert "iterate" in told and {m.split(".")[0] for m in loaded.split()}.isdisjoint(heavy.split())
 
 
 @pytest.mark.parametrize("model", ["owner/name", "../a folder", 'odd: "{x}" #1\\', "123", "null"])
@@ -121,27 +114,17 @@ def test_init_writes_the_defaults_for_any_model_and_overwrites_nothing(command: 
 def test_the_demo_differs_from_what_init_writes_only_in_model_sizes_and_judging(command: Command) -> None:
     command("init", "new", "--model", "base")
     demo = Path(__file__).parents[1] / "iterations/demo.yaml"
-    ours, theirs = (flat(load(p).model_dump(by_alias=True)) for p in (Path("iterations/new.yaml"), demo))
-    sizes = "batch block count examples judge_examples max_length max_new_tokens requests rounds save_steps".split()
-    other = {
-        k
-        for k in ours.keys() | theirs.keys()
-        if ours.get(k) != theirs.get(k) and k.split(".")[-1] not in sizes
-    }
-    assert other == {"model.id", "judge.mode"}
-
-
-def flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(data, dict):
-        return {prefix.removesuffix("."): data}
-    return {key: value for k, inner in data.items() for key, value in flat(inner, f"{prefix}{k}.").items()}
+    ours, theirs = (flat(load(p), "") for p in (Path("iterations/new.yaml"), demo))
+    sizes = r"(.*_)?(batch|block|count|examples|max_length|max_new_tokens|requests|rounds|save_steps)"
+    different = {k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)}
+    other = {k for k in different if not re.fullmatch(sizes, k.split(".")[-1])}
+    assert other == {".model.id", ".judge.mode"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "recipe", "told"),
     [
         ("iterate", "model: base\ntrainig: {}", "unknown key trainig; the nearest known one is training"),
-        ("iterate --set trainig.lr=1", "model: base", "unknown key trainig"),
         ("iterate --set seed", "model: base", "key=value"),
         ("iterate --run nope", "model: base", "selfreward init nope --model"),
         ("status --run nope", "model: base", "selfreward init nope --model"),
@@ -164,7 +147,6 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
         ("pairs list", "model: base", "selfreward iterate"),
         ("init ../new --model base", "model: base", "'../new'"),
         ("init New --model base", "model: base", "'New'"),
-        ("init .last --model base", "model: base", "'.last'"),
     ],
 )
 def test_input_that_cannot_be_used_is_one_line_with_the_next_move(
@@ -176,109 +158,86 @@ def test_input_that_cannot_be_used_is_one_line_with_the_next_move(
     assert [p.name for p in Path().rglob("*.yaml")] == ["mine.yaml"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "iterate --to M0", "iterate --to 3", "iterate --to m3", "iterate --to M03", "iterate --to M²",
-        "iterate --from M-1", "iterate --from M2 --to M2", "iterate --from M3 --to M1", "iterate --too M3",
-        "iterate --pause-before cooking", "iterate --pause-before M1/cooking", "pairs list --limit 0",
-        "pairs list --sort size", "pairs list --outcome maybe", "pairs show one", "prompts list --status maybe",
-        "prompts list --source maybe", "doctr", "init mine", "pairs cook",
-    ],
-)  # fmt: skip
+USAGE = """
+iterate --to M0|iterate --to 3|iterate --to m3|iterate --to M03|iterate --to M²|iterate --from M-1|doctr
+iterate --from M2 --to M2|iterate --from M3 --to M1|iterate --pause-before cooking|iterate --too M3|init mine
+iterate --pause-before M1/cooking|pairs list --limit 0|pairs list --sort size|pairs show one|pairs cook
+pairs list --outcome maybe|prompts list --status maybe|prompts list --source maybe
+"""
+
+
+@pytest.mark.parametrize("arguments", re.split(r"[|\n]", USAGE.strip()))
 def test_what_no_command_understands_is_a_usage_error(run: Command, arguments: str) -> None:
     said = run(*arguments.split())
     assert (said.code, said.out) == (2, "") and said.err
 
 
-def without_override() -> None:
-    """Root may write anywhere: this process gives up that right (CAP_DAC_OVERRIDE) for what it becomes."""
-    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+def in_a_process(arguments: str, shut: Path) -> Said:
+    """The command where `shut` is read-only, to root too: the child gives up CAP_DAC_OVERRIDE first."""
+    drop = (lambda: ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)) if os.geteuid() == 0 else None
+    line = [sys.executable, "-m", "selfreward.cli", *arguments.split()]
+    shut.chmod(0o555)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, preexec_fn=drop)
+    finally:
+        shut.chmod(0o755)
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root may write anywhere")
-@pytest.mark.parametrize(
-    "arguments", ["init new --model base", "iterate", "pairs export x.jsonl", "pairs export x.parquet"]
-)
-def test_in_a_read_only_folder_writing_is_refused_in_one_line_and_looking_works(
-    run: Command, arguments: str
-) -> None:
-    shut = [Path("iterations/mine"), Path("iterations"), Path()]
-    lower = without_override if os.geteuid() == 0 else None
-    for folder in shut:
-        folder.chmod(0o555)
-    try:
-        for words, refused in ((arguments, True), ("status", False)):
-            line = [sys.executable, "-m", "selfreward.cli", *words.split()]
-            done = subprocess.run(line, capture_output=True, text=True, preexec_fn=lower)
-            said = Said(done.returncode, done.stdout, done.stderr)
-            assert said.refuses("cannot be written") if refused else said.code == 0, said.err
-    finally:
-        for folder in shut:
-            folder.chmod(0o755)
+@pytest.mark.parametrize(("arguments", "shut"), (
+    ("init new --model base", "iterations"), ("iterate", "iterations/mine"), ("iterate", "iterations"),
+    ("pairs export x.jsonl", "."), ("pairs export x.parquet", "."),
+))  # fmt: skip
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(run: Command, arguments: str, shut: str) -> None:
+    assert in_a_process(arguments, Path(shut)).refuses("cannot be written")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root may write anywhere")
+def test_a_run_that_cannot_be_written_can_be_looked_at(run: Command) -> None:
+    assert "M1" in in_a_process("status", Path("iterations/mine")).out
 
 
 def test_a_model_without_chat_template_is_refused_with_the_key_that_gives_one(
-    command: Command, tmp_path: Path
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_tiny_policy(tmp_path / "iterations/bare", template=None)
+    capsys.readouterr()
     Path("iterations/mine.yaml").write_text("model: bare\nengine: {threads: 1}")
     assert command("iterate").refuses("no chat template", "model.chat_template", "plain")
-    found = {c["check"]: c for c in json.loads(command("doctor", "--json").out)}
-    assert [name for name, c in found.items() if not c["ok"]] == ["chat template"]
-    assert command("doctor").code == 3
+    found = command("doctor", "--json")
+    assert (found.code, [c["check"] for c in json.loads(found.out) if not c["ok"]]) == (3, ["chat template"])
 
 
 def test_status_tells_stages_in_order_counts_measures_and_alarms(run: Command) -> None:
     base, mine = json.loads(run("status", "--json").out)["policies"]
-    assert (base["name"], base["stages"], [s["name"] for s in mine["stages"]]) == (
-        "M0",
-        [],
-        ["prompts", "judge"],
-    )
-    counts = {
-        "prompts": {"user": 4},
-        "candidates": [8, 0],
-        "judgements": [3, 1],
-        "outcomes": {"pair": 3, "tie": 1},
-    }
-    assert mine["iteration"] == counts
+    assert [(p["name"], [s["name"] for s in p["stages"]]) for p in (base, mine)] == [
+        ("M0", []), ("M1", ["prompts", "judge"]),
+    ]  # fmt: skip
+    assert mine["iteration"] == {
+        "prompts": {"user": 4}, "candidates": [8, 0], "judgements": [3, 1], "outcomes": {"pair": 3, "tie": 1},
+    }  # fmt: skip
     assert mine["metrics"] == {"kl_m0": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 6}}
-    told = run("status").out
-    for part in ("prompts ✓ judge (failed)", "4 prompts, 8 candidates, 3 judgements (1 faults), 3 pairs"):
-        assert part in told
-    assert "0.25 [0.125, 0.5] n=6" in told and f"warn: {HARMLESS}" in told
+    told = "prompts ✓ judge (failed)|3 judgements (1 faults), 3 pairs|0.25 [0.125, 0.5] n=6|warn: " + HARMLESS
+    table = run("status").out
+    assert [part for part in told.split("|") if part not in table] == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "field", "expected"),
-    [
-        ("pairs list", "id", [PAIR, PLAIN, DROPPED]),
-        ("pairs list --of M0", "id", []),
-        ("pairs list --min-margin 2", "id", [PLAIN]),
-        ("pairs list --sort -margin --limit 2", "id", [PLAIN, PAIR]),
-        ("pairs list --search WORSE", "id", [PAIR]),
-        ("pairs list --outcome tie", "id", [PROMPTS[2]]),
-        ("prompts list", "id", PROMPTS),
-        ("prompts list --status rejected", "id", [PROMPTS[3]]),
-        ("prompts list --of M0", "policy", ["M0"]),
-        ("prompts list --source seed", "id", []),
-    ],
-)
-def test_a_list_holds_the_rows_asked_for_as_json_and_as_a_table(
-    run: Command, arguments: str, field: str, expected: list[Any]
-) -> None:
-    rows = json.loads(run(*arguments.split(), "--json").out)
-    head, *lines = run(*arguments.split()).out.splitlines()
-    assert [row[field] for row in rows] == expected
-    assert len(lines) == len(expected) and all(
-        str(e) in line for e, line in zip(expected, lines, strict=True)
-    )
+@pytest.mark.parametrize(("arguments", "expected"), (
+    ("pairs list", [PAIR, PLAIN, DROPPED]), ("pairs list --of M0", []), ("pairs list --search WORSE", [PAIR]),
+    ("pairs list --sort -margin --limit 2", [PLAIN, PAIR]), ("pairs list --min-margin 2", [PLAIN]),
+    ("pairs list --outcome tie", [PROMPTS[2]]), ("prompts list", PROMPTS), ("prompts list --source seed", []),
+    ("prompts list --status rejected", [PROMPTS[3]]), ("prompts list --of M0", [prompt(0, idx=0).id]),
+))  # fmt: skip
+def test_a_list_has_the_rows_asked_for(run: Command, arguments: str, expected: list[int]) -> None:
+    rows, table = json.loads(run(*arguments.split(), "--json").out), run(*arguments.split()).out
+    assert [row["id"] for row in rows] == expected
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [str(e) for e in expected]
 
 
 def test_an_id_is_never_broken_in_a_narrow_terminal(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert all(str(pair) in run("pairs", "list").out for pair in (PAIR, PLAIN))
+    monkeypatch.setattr(show.console, "width", 80)
+    assert str(PAIR) in run("pairs", "list").out
 
 
 def test_statistics_of_pairs_are_worked_out_by_hand(run: Command) -> None:
@@ -290,24 +249,17 @@ def test_statistics_of_pairs_are_worked_out_by_hand(run: Command) -> None:
     assert "1 tie" in run("pairs", "stats").out
 
 
-@pytest.mark.parametrize("json_", [[], ["--json"]], ids=["table", "json"])
-@pytest.mark.parametrize(
-    "arguments",
-    [f"pairs show {PAIR}", "pairs list", "pairs list --outcome tie", "prompts list", "status"],
-)
-def test_model_text_is_shown_as_it_is_and_never_obeyed(
-    run: Command, arguments: str, json_: list[str]
-) -> None:
-    said = run(*arguments.split(), *json_)
-    assert said.code == 0 and not RAW.findall(said.out)
-    shown = json.dumps(json.loads(said.out), ensure_ascii=False) if json_ else said.out
-    assert (json.dumps(HOSTILE, ensure_ascii=False)[1:-1] if json_ else HARMLESS) in shown
+@pytest.mark.parametrize("form", ("", " --json"))
+@pytest.mark.parametrize("arguments", VIEWS)
+def test_model_text_is_shown_as_it_is_and_never_obeyed(run: Command, arguments: str, form: str) -> None:
+    said = run(*(arguments + form).split())
+    assert (said.code, RAW.findall(said.out)) == (0, [])
+    told, text = (json.loads(said.out), HOSTILE) if form else (said.out, HARMLESS[:30])
+    assert repr(text)[1:-1] in repr(told)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_an_export_is_what_trl_reads_without_the_pairs_a_person_dropped(
-    run: Command, tmp_path: Path, suffix: str
-) -> None:
+def test_an_export_has_trls_columns_and_no_dropped_pair(run: Command, tmp_path: Path, suffix: str) -> None:
     from datasets import load_dataset
 
     to = tmp_path / f"out.{suffix}"
@@ -323,16 +275,16 @@ def test_an_export_is_what_trl_reads_without_the_pairs_a_person_dropped(
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_an_export_to_nowhere_is_one_line(run: Command, tmp_path: Path) -> None:
-    (tmp_path / "folder.jsonl").mkdir()
+def test_an_export_to_nowhere_is_one_line(run: Command) -> None:
+    Path("folder.jsonl").mkdir()
     for to in ("out.csv", "no/out.jsonl", "folder.jsonl"):
         assert run("pairs", "export", to).refuses(to.split("/")[0])
     assert run("pairs", "show", 1).refuses("no pair 1", "selfreward pairs list")
 
 
-@pytest.mark.parametrize("json_", [[], ["--json"]], ids=["table", "json"])
-def test_a_reader_that_has_seen_enough_is_no_error(run: Command, json_: list[str]) -> None:
-    line = [sys.executable, "-m", "selfreward.cli", "pairs", "show", str(PAIR), *json_]
+@pytest.mark.parametrize("form", ("", " --json"))
+def test_a_reader_that_has_seen_enough_is_no_error(run: Command, form: str) -> None:
+    line = [sys.executable, "-m", "selfreward.cli", *f"pairs show {PAIR}{form}".split()]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as shown:
         assert shown.stdout and shown.stderr and shown.stdout.read(1)
         shown.stdout.close()
@@ -340,7 +292,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(run: Command, json_: list[str
 
 
 def test_the_run_is_the_only_one_or_the_last_or_has_to_be_named(run: Command) -> None:
-    Path("iterations/other.yaml").write_text(yaml.safe_dump({"model": "base"}))
+    Path("iterations/other.yaml").write_text("model: base")
     assert run("status").refuses("--run takes one of mine, other")
     assert run("status", "--run", "mine").code == 0
     assert run("iterate", "--run", "mine", "--from", "M9", "--to", "M10").code == 3

@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from selfreward import loop
+from selfreward.errors import BadInput
+from selfreward.files import packaged
+from selfreward.stages import train
 from selfreward.store import Lock
 from tests.runner import RUN, command, iterate, query, tables, write_recipe
 
@@ -64,7 +68,10 @@ def test_nothing_disappears_without_a_reason(whole: tuple[Path, subprocess.Compl
             folder, f"SELECT count(*) FROM prompt p JOIN mining m ON m.prompt_id = p.id WHERE {here}"
         ) == [(8,)]
         assert query(folder, f"SELECT count(*) FROM candidate WHERE policy = '{policy}'") == [(24,)]
-        judged = f"SELECT count(DISTINCT candidate_id) FROM judgement j JOIN candidate c ON c.id = j.candidate_id WHERE c.policy = '{policy}'"
+        judged = (
+            "SELECT count(DISTINCT candidate_id) FROM judgement j"
+            f" JOIN candidate c ON c.id = j.candidate_id WHERE c.policy = '{policy}'"
+        )
         assert query(folder, judged) == [(24,)]
     assert query(folder, "SELECT count(*) FROM prompt WHERE status = 'rejected' AND reason IS NULL") == [(0,)]
 
@@ -72,13 +79,14 @@ def test_nothing_disappears_without_a_reason(whole: tuple[Path, subprocess.Compl
 def test_what_trained_is_what_was_mined_and_is_written_down(
     whole: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
-    """The wrong way round, shifted or missing rows would show here: ids in the rows file against the store."""
+    """Rows the wrong way round, shifted or missing would show: ids in the rows file against the store."""
     folder = whole[0]
     for policy, parent in (("M2", "M1"), ("M3", "M2")):
         frozen = query(folder, f"SELECT pair_id FROM trained_on WHERE policy = '{policy}' ORDER BY position")
         mined = query(
             folder,
-            f"SELECT r.id FROM pair r JOIN prompt p ON p.id = r.prompt_id WHERE p.policy = '{parent}' ORDER BY r.id",
+            "SELECT r.id FROM pair r JOIN prompt p ON p.id = r.prompt_id"
+            f" WHERE p.policy = '{parent}' ORDER BY r.id",
         )
         assert frozen == mined and frozen
         rows = [
@@ -87,7 +95,8 @@ def test_what_trained_is_what_was_mined_and_is_written_down(
         ]
         stored = query(
             folder,
-            f"""SELECT c.token_ids, x.token_ids FROM trained_on t JOIN pair r ON r.id = t.pair_id JOIN candidate c ON c.id = r.chosen_id
+            f"""SELECT c.token_ids, x.token_ids FROM trained_on t
+            JOIN pair r ON r.id = t.pair_id JOIN candidate c ON c.id = r.chosen_id
             JOIN candidate x ON x.id = r.rejected_id WHERE t.policy = '{policy}' ORDER BY t.position""",
         )
         for row, (chosen, rejected) in zip(rows, stored, strict=True):
@@ -104,7 +113,8 @@ def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(
     wrong = f"SELECT id FROM pair WHERE {score.format('chosen_id')} <= {score.format('rejected_id')}"
     assert query(folder, wrong) == []
     best = f"""SELECT r.id FROM pair r JOIN candidate c ON c.prompt_id = r.prompt_id AND c.finish = 'stop'
-        WHERE {score.format("c.id")} > r.chosen_score + 1e-9 OR {score.format("c.id")} < r.rejected_score - 1e-9"""
+        WHERE {score.format("c.id")} > r.chosen_score + 1e-9
+        OR {score.format("c.id")} < r.rejected_score - 1e-9"""
     assert query(folder, best) == []
     firsts = query(
         folder, "SELECT count(*) FROM pair r JOIN candidate c ON c.id = r.chosen_id WHERE c.sample = 0"
@@ -115,7 +125,10 @@ def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(
 def test_each_policy_answers_with_its_own_weights(
     whole: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
-    """Every generation once came from one fixed model; the same probe prompts and seeds must give other answers."""
+    """Every generation once came from one fixed model.
+
+    The same probe prompts and seeds must give other answers.
+    """
     folder = whole[0]
     texts = {
         p: query(folder, f"SELECT text FROM answer WHERE suite = 'probe' AND policy = '{p}' ORDER BY item")
@@ -151,9 +164,9 @@ def test_every_change_of_status_is_an_event(whole: tuple[Path, subprocess.Comple
     seen = [(e["policy"], e["stage"]) for e in events if e["status"] == "done"]
     expected = [(s.policy, s.stage) for s in loop.steps_to(3)]
     assert seen == expected
-    assert [json.loads(d)["status"] for (d,) in query(folder, "SELECT detail FROM event WHERE kind = 'policy' ORDER BY id")] == [
-        "promoted", *["training", "trained", "promoted"] * 3
-    ]  # fmt: skip
+    changes = query(folder, "SELECT detail FROM event WHERE kind = 'policy' ORDER BY id")
+    statuses = [json.loads(d)["status"] for (d,) in changes]
+    assert statuses == ["promoted", *["training", "trained", "promoted"] * 3]
 
 
 def test_running_again_changes_nothing(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -189,7 +202,7 @@ def test_a_run_killed_inside_a_training_resumes_to_the_same_adapter(
 def test_an_adapter_in_place_without_its_row_is_adopted(
     tiny_policy: Path, tmp_path: Path, short: Path
 ) -> None:
-    """A crash between the rename and the commit must not train again, and a half-made folder must not be taken."""
+    """A crash between rename and commit must not train again; a half-made folder must not be taken."""
     write_recipe(tmp_path, tiny_policy, **SHORT)
     killed = iterate(tmp_path, "--to", "M2", KILL_AT_END_OF="train")
     assert killed.returncode == -signal.SIGKILL
@@ -248,6 +261,51 @@ def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(
     paused = iterate(tmp_path, "--to", "M2", "--pause-before", "candidates")
     assert paused.returncode == 0 and "paused before candidates of M1" in paused.stdout
     assert query(tmp_path, "SELECT count(*) FROM candidate") == [(0,)]
+
+
+def test_unreadable_judgements_are_faults_and_never_pairs(tiny_policy: Path, tmp_path: Path) -> None:
+    """A parse failure once became a score of -1 (or 0, or a tie) that then competed and lost."""
+    write_recipe(tmp_path, tiny_policy, **SHORT, judge={"mode": "sampled", "samples": 2, "sampling": {"max_new_tokens": 24}})
+    done = iterate(tmp_path, "--to", "M2")
+    assert done.returncode == 5 and "too_few_scores" in done.stderr
+    kinds = dict(query(tmp_path, "SELECT fault, count(*) FROM judgement GROUP BY 1"))
+    assert None not in kinds and sum(kinds.values()) == 2 * 24
+    assert query(tmp_path, "SELECT count(*) FROM judgement WHERE score IS NOT NULL") == [(0,)]
+    assert query(tmp_path, "SELECT count(*) FROM judgement WHERE raw IS NULL") == [(0,)]
+    assert query(tmp_path, "SELECT DISTINCT outcome, n_pairs FROM mining") == [("too_few_scores", 0)]
+
+
+def test_prompts_of_ones_own_are_taken_whole_and_held_out_ones_refused(tiny_policy: Path, tmp_path: Path) -> None:
+    """What trains must not evaluate: a probe prompt in the user's file is refused, with the reason."""
+    write_recipe(tmp_path, tiny_policy, **SHORT, prompts={"from": "own.jsonl", "count": 4})
+    probe = json.loads(packaged("probe.jsonl").read_text().splitlines()[0])["prompt"]
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello there."},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Name a river."},
+    ]
+    lines = ["Plain words about bread?", json.dumps({"messages": chat, "reference": "Rhine"}), json.dumps({"prompt": probe})]
+    (tmp_path / "iterations" / "own.jsonl").write_text("\n".join(lines) + "\n")
+    assert iterate(tmp_path, "--to", "M2", "--pause-before", "candidates").returncode == 0
+    rows = query(tmp_path, "SELECT text, source, status, reason, messages, reference FROM prompt ORDER BY slot")
+    assert [r[:4] for r in rows] == [
+        ("Plain words about bread?", "user", "accepted", None),
+        ("Name a river.", "user", "accepted", None),
+        (probe, "user", "rejected", "near_held_out"),
+    ]
+    assert json.loads(rows[1][4]) == chat and rows[1][5] == "Rhine"
+
+
+def test_a_disk_without_room_for_the_next_adapter_is_seen_before(
+    tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = SimpleNamespace(base=tiny_policy, folder=tmp_path)
+    spec = SimpleNamespace(lora_r=16)
+    train._check_room(work, spec)
+    monkeypatch.setattr(train.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(BadInput, match="MiB free; the next training needs about"):
+        train._check_room(work, spec)
 
 
 def test_an_interrupt_ends_every_process_and_keeps_what_was_stored(tiny_policy: Path, tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ import sys, time
 from pathlib import Path
 from selfreward.engines.client import EngineClient
 from selfreward.protocols import Request, Sampling
-client = EngineClient("transformers", {"model": sys.argv[1], "dtype": "float32", "threads": 1}, Path(sys.argv[2]))
-client.chat_ids([[{"role": "user", "content": "a"}]])
+settings = {"model": sys.argv[1], "dtype": "float32", "threads": 1}
+client = EngineClient("transformers", settings, Path(sys.argv[2]))
+ask = [{"role": "user", "content": "a"}]
+client.chat_ids([ask])
 print(client._child.process.pid, flush=True)
 if sys.argv[3] == "busy":
-    client.generate([Request([{"role": "user", "content": "a"}], s, Sampling(1.0, 1.0, 0, 3000)) for s in range(64)])
+    client.generate([Request(ask, s, Sampling(1.0, 1.0, 0, 3000)) for s in range(64)])
 time.sleep(600)
 """
 
@@ -68,15 +70,14 @@ def test_a_trainer_dies_at_the_end_of_its_pipe(tmp_path: Path) -> None:
 
 
 def test_a_child_inherits_neither_locks_nor_other_files(tmp_path: Path) -> None:
-    held = open(tmp_path / "held", "w")
-    child = process.start("tests.sleeper", [], tmp_path / "log")
-    assert child.pipe.recv() == "ready"
-    targets = [
-        os.readlink(f"/proc/{child.process.pid}/fd/{fd}")
-        for fd in os.listdir(f"/proc/{child.process.pid}/fd")
-    ]
-    child.close()
-    held.close()
+    with open(tmp_path / "held", "w"):
+        child = process.start("tests.sleeper", [], tmp_path / "log")
+        assert child.pipe.recv() == "ready"
+        targets = [
+            os.readlink(f"/proc/{child.process.pid}/fd/{fd}")
+            for fd in os.listdir(f"/proc/{child.process.pid}/fd")
+        ]
+        child.close()
     assert str(tmp_path / "held") not in targets
 
 

@@ -93,10 +93,10 @@ def test_a_transaction_is_stored_whole_or_not_at_all(store: Store) -> None:
 
 
 def test_a_policy_and_the_events_that_tell_of_it_are_stored_as_one(store: Store) -> None:
-    changed, untold = policy(1), r.Event(run_id=1, at="now", kind="policy", detail="not JSON")
+    changed = policy(1)
     changed.decision = "all gates passed"
     with pytest.raises(IntegrityError):
-        store.save(changed, events=[untold])
+        store.save(changed, events=[r.Event(run_id=1, at="now", kind="policy", detail="not JSON")])
     assert store.policies(1)["M1"].decision is None
 
 
@@ -147,8 +147,7 @@ def test_saving_a_row_again_keeps_the_rows_that_refer_to_it(store: Store) -> Non
     for value in (1.0, 2.0):
         store.put_metrics([r.Metric(run_id=1, policy="M1", stage="probe", name="kl", value=value, n=3)])
     assert store.run() == changed and store.metric(1, "M1", "kl").value == 2.0
-    tables = ("run", "policy", "stage", "prompt", "candidate", "metric")
-    assert [count(store, t) for t in tables] == [1, 3, 1, 3, 6, 1]
+    assert [count(store, t) for t in ("policy", "stage", "prompt", "candidate", "metric")] == [3, 1, 3, 6, 1]
 
 
 def test_commits_of_a_promotion_are_on_the_disk_and_others_need_not_be(store: Store) -> None:
@@ -156,11 +155,10 @@ def test_commits_of_a_promotion_are_on_the_disk_and_others_need_not_be(store: St
         with store.transaction() as connection:
             return int(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
 
-    normal, full = 1, 2
     with pytest.raises(ZeroDivisionError), store.durable():
-        assert level() == full
+        assert level() == 2  # FULL
         raise ZeroDivisionError
-    assert level() == normal
+    assert level() == 1  # NORMAL
 
 
 def test_only_accepted_prompts_of_the_policy_without_candidates_are_unanswered(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The trainer: its loss and gradient against numbers worked out by hand, its reference, its resume, its proof."""
+"""The trainer: its loss and gradient against numbers worked by hand, its reference, resume and proof."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WEIGHTS = "adapter_model.safetensors"
 def spec_for(model: Path, **changes: Any) -> TrainingSpec:
     return replace(
         TrainingSpec(
-            method="dpo", model=str(model), parent_adapter=None, dtype="float32", threads=1, seed=3, lr=1e-2, epochs=2,
-            batch=2, micro_batch=1, warmup=0.0, save_steps=2, lora_r=4, lora_alpha=8, lora_dropout=0.0,
-            lora_targets="auto", beta=0.1,
+            method="dpo", model=str(model), parent_adapter=None, dtype="float32", threads=1, seed=3, lr=1e-2,
+            epochs=2, batch=2, micro_batch=1, warmup=0.0, save_steps=2, lora_r=4, lora_alpha=8,
+            lora_dropout=0.0, lora_targets="auto", beta=0.1,
         ),
         **changes,
     )  # fmt: skip
@@ -54,8 +54,8 @@ def logprobs(model: Any, prompt: list[int], completion: list[int]) -> float:
 def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: Path, tmp_path: Path) -> None:
     """Before any step policy = reference, so each pair's loss is −log σ(0) = log 2 = 0.6931.
 
-    After it the loss of the second batch is −log σ(β·((lw − lw_ref) − (ll − ll_ref))), computed here from the two
-    models' own log-probabilities.
+    After it the loss of the second batch is −log σ(β·((lw − lw_ref) − (ll − ll_ref))), computed here from
+    the two models' own log-probabilities.
     """
     rows = PAIRS[:1]
     spec = spec_for(tiny_policy, batch=1, epochs=2, save_steps=1)
@@ -80,7 +80,10 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: P
 
 
 def test_one_step_raises_the_chosen_against_the_rejected(tiny_policy: Path, tmp_path: Path) -> None:
-    """The gradient of −log σ(β·Δ) has the sign of −Δ: a step must raise Δ = log p(chosen) − log p(rejected)."""
+    """The gradient of −log σ(β·Δ) has the sign of −Δ.
+
+    So a step must raise Δ = log p(chosen) − log p(rejected).
+    """
     from peft import PeftModel
 
     base = load_base(str(tiny_policy), "float32", 1)

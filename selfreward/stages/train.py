@@ -38,7 +38,9 @@ def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
     if sft is None:
         return {"start.sft": None, "start.adapter": work.recipe.start.adapter}
     files = [sft.file, *([sft.judge_file] if sft.judge_file else [])]
-    hashes = {f"start.sft.sha256.{i}": sha256_of(work.file(f)) for i, f in enumerate(files)}
+    rubric = sha256_of(work.file(work.recipe.judge.rubric))
+    hashes: dict[str, Any] = {"judge.rubric": rubric} if sft.judge_file else {}
+    hashes |= {f"start.sft.sha256.{i}": sha256_of(work.file(f)) for i, f in enumerate(files)}
     return (
         flat(sft, "start.sft")
         | hashes

@@ -121,7 +121,7 @@ class Work:
         """Ends the child and gives its memory back; the next use starts another."""
         if self._engine is not None:
             engine, self._engine = self._engine, None
-            engine.close()
+            self.clock.timed("closing", engine.close)
 
     def abandon_engine(self) -> None:
         """Ends the child at once."""
