@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import loop, stats
+from selfreward.errors import BadInput, SelfRewardError
 from selfreward.files import packaged, write_json
+from selfreward.invent import Neighbours
 from selfreward.protocols import Completion, Request, Sampling, Scored
 from selfreward.records import derive_seed
 from selfreward.runs import open_work
@@ -41,8 +43,10 @@ def main() -> None:
     recipe = _flipped() if arguments.flip else RECIPE
     prompts = read_prompts(arguments.prompts)
     with terminal_progress() as progress, open_work(recipe, [], progress) as work:
-        loop.iterate(work, None, "M3")
         _refuse_trained(work, prompts)
+        if arguments.flip:
+            work.store.save(events=[work.store.event(work.run.id, "flipped")])
+        loop.iterate(work, None, "M3")
         found = measure(work, prompts)
         work.close_engine()
     write_json(work.folder / "prove.json", found)
@@ -51,14 +55,15 @@ def main() -> None:
 
 def _flipped() -> Path:
     """A copy of the recipe under another name, and a trainer that gets every pair the wrong way round."""
-    recipe = RECIPE.with_name("prove-flipped.yaml")
+    recipe = RECIPE.parent / "flipped" / "flipped.yaml"
+    recipe.parent.mkdir(exist_ok=True)
     shutil.copyfile(RECIPE, recipe)
     sound = train._pair_rows
 
-    def swapped(work: Any, policy: Any) -> Any:
+    def swapped(*arguments: Any) -> Any:
         return [
             (record, row | {"chosen_ids": row["rejected_ids"], "rejected_ids": row["chosen_ids"]})
-            for record, row in sound(work, policy)
+            for record, row in sound(*arguments)
         ]
 
     train._pair_rows = swapped
@@ -66,10 +71,16 @@ def _flipped() -> Path:
 
 
 def _refuse_trained(work: Work, prompts: list[dict[str, Any]]) -> None:
-    trained = {p.text.strip() for name in ("M1", "M2") for p in work.store.prompts(work.run.id, name)}
-    both = [p["text"] for p in prompts if p["text"].strip() in trained]
-    if both:
-        sys.exit(f"{len(both)} held-out prompts are among the training prompts, the first: {both[0]!r}")
+    """What trains does not evaluate, near-duplicates included."""
+    near = Neighbours(work.recipe.prompts.filters.rouge)
+    for prompt in read_prompts(work.file(work.recipe.prompts.source)):
+        near.add(prompt["text"], prompt["text"])
+    for prompt in prompts:
+        twin = near.nearest(prompt["text"])
+        if twin:
+            raise BadInput(
+                f"held-out prompt {prompt['text']!r} is too close to the training prompt {twin[0]!r}"
+            )
 
 
 def measure(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -130,4 +141,8 @@ def _plain(found: stats.Interval) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SelfRewardError as error:
+        print(f"prove: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

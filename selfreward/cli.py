@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,12 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a r
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
 
+STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+OUTCOMES = (
+    "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long", "dropped_by_review",
+    "filtered",
+)  # fmt: skip
+
 RunName = Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Of = Annotated[str | None, typer.Option("--of", help="Only the iteration of this policy, e.g. M1.")]
@@ -47,18 +53,19 @@ def init(
     import re
 
     from selfreward.recipe import load
+    from selfreward.runs import FOLDER, NAME, NAME_RULE
 
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._~-]*", name):
-        raise BadInput(
-            f"{name!r} cannot name a run: lower-case letters, digits and . _ ~ - only, "
-            "a letter or digit first"
-        )
-    path = Path("iterations") / f"{name}.yaml"
+    if not re.fullmatch(NAME, name):
+        raise BadInput(f"{name!r} cannot name a run: {NAME_RULE}")
+    path = FOLDER / f"{name}.yaml"
     if path.exists():
         raise BadInput(f"{path} exists already: edit it, or choose another name")
     template = (Path(__file__).parent / "recipe_template.yaml").read_text(encoding="utf-8")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(template.format(name=name, model=json.dumps(model)), encoding="utf-8")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(template.format(name=name, model=json.dumps(model)), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
     load(path)
     typer.echo(
         f"{path} is written. Next: selfreward doctor --run {name}, then selfreward iterate --run {name}"
@@ -105,6 +112,8 @@ def iterate(
     from selfreward.show import terminal_progress
 
     _check_policies(start, goal)
+    if pause_before is not None:
+        _check_choice("--pause-before", pause_before.rpartition("/")[2], STAGES)
     file = recipe_file(run)
     with terminal_progress() as progress, _signals(), open_work(file, overrides or [], progress) as work:
         progress.say(
@@ -152,6 +161,7 @@ def pairs_list(
 
     if sort not in ("id", "margin", "-margin"):
         raise typer.BadParameter("takes id, margin or -margin", param_hint="--sort")
+    _check_choice("--outcome", outcome, OUTCOMES)
     views = _views(run)
     if outcome:
         rows = [dict(r._mapping) for r in views.outcomes(of=of, outcome=outcome, limit=limit)]
@@ -212,6 +222,8 @@ def prompts_list(
     """List prompts with what became of them."""
     from selfreward import show
 
+    _check_choice("--status", state, ("accepted", "rejected"))
+    _check_choice("--source", source, ("seed", "self-instruct", "user"))
     rows = [dict(r._mapping) for r in _views(run).prompts(of=of, status=state, source=source, limit=limit)]
     _print(rows, as_json, lambda: show.prompts(rows))
 
@@ -225,16 +237,26 @@ def _views(run: str | None) -> Any:
 
 def _print(data: Any, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
-        typer.echo(json.dumps(data, ensure_ascii=False))
+        typer.echo(_plain_json(data))
     else:
         show()
+
+
+def _plain_json(data: Any) -> str:
+    """JSON in ASCII, so that no control or direction mark in a model's text reaches a terminal."""
+    return json.dumps(data).replace("\x7f", "\\u007f")
+
+
+def _check_choice(option: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=option)
 
 
 def _check_policies(start: str | None, goal: str) -> None:
     """`--from` and `--to` are names of policies, in this order."""
     for option, value in (("--from", start), ("--to", goal)):
         if value is not None and not (
-            value[:1] == "M" and value[1:].isdigit() and str(int(value[1:])) == value[1:]
+            value[:1] == "M" and value[1:].isdecimal() and str(int(value[1:])) == value[1:]
         ):
             raise typer.BadParameter(f"{value!r} is no policy: M0, M1, …", param_hint=option)
     if goal == "M0" or (start is not None and int(goal[1:]) <= int(start[1:])):

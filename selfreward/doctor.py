@@ -71,12 +71,7 @@ def _gpus() -> Check:
 
 
 def _files(recipe: Recipe, recipe_file: Path) -> str:
-    names = [recipe.prompts.seed_file, recipe.judge.rubric, recipe.probe.file]
-    if recipe.prompts.source != "self-instruct":
-        names.append(recipe.prompts.source)
-    if recipe.start.sft:
-        names += [n for n in (recipe.start.sft.file, recipe.start.sft.judge_file) if n]
-    return f"{len([locate(recipe_file, n) for n in names])} files the recipe names are there"
+    return f"{len([locate(recipe_file, n) for n in recipe.files])} files the recipe names are there"
 
 
 def _template(recipe: Recipe, folder: Path) -> Check:

@@ -14,29 +14,52 @@ def write_pairs(views: Any, of: str | None, to: Path) -> int:
     """Writes every pair that no person dropped; returns how many. The file appears whole or not at all."""
     if to.suffix not in (".jsonl", ".parquet"):
         raise BadInput(f"{to}: the name should end in .jsonl or .parquet")
-    if not to.parent.is_dir():
-        raise BadInput(f"{to.parent} is no folder")
-    rows = [
-        _row(r)
-        for r in views.pairs(of=of, min_margin=0.0, search=None, limit=2**53, sort="id")
-        if r.review != "drop"
-    ]
-    if to.suffix == ".jsonl":
-        write_text(to, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-    else:
-        import pyarrow
-        import pyarrow.parquet
-
-        beside = to.with_name(to.name + ".part")
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), beside)
-        beside.rename(to)
+    if not to.parent.is_dir() or to.is_dir():
+        raise BadInput(f"{to} is no place for a file")
+    system = views.system()
+    every = views.pairs(of=of, min_margin=0.0, search=None, limit=2**53, sort="id")
+    rows = [_row(r, system) for r in every if r.review != "drop"]
+    try:
+        if to.suffix == ".jsonl":
+            write_text(to, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+        else:
+            _write_parquet(rows, to)
+    except OSError as error:
+        raise BadInput(f"{to} cannot be written: {error.strerror or error}") from None
     return len(rows)
 
 
-def _row(r: Any) -> dict[str, Any]:
-    """The libraries' field names: `prompt`, `chosen`, `rejected` as lists of messages, scores beside them."""
+def _write_parquet(rows: list[dict[str, Any]], to: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    chat = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+    kinds = {
+        "prompt": chat,
+        "chosen": chat,
+        "rejected": chat,
+        "policy": pyarrow.string(),
+        "pair_id": pyarrow.int64(),
+    }
+    kinds |= {"score_chosen": pyarrow.float64(), "score_rejected": pyarrow.float64()}
+    beside = to.with_name(to.name + ".part")
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds)), beside)
+        beside.rename(to)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _row(r: Any, system: str | None) -> dict[str, Any]:
+    """The libraries' field names: `prompt`, `chosen`, `rejected` as lists of messages, scores beside them.
+
+    The recipe's system turn is part of the prompt the model saw, so it stands first.
+    """
+    chat = json.loads(r.messages)
+    if system and chat[0]["role"] != "system":
+        chat = [{"role": "system", "content": system}, *chat]
     return {
-        "prompt": json.loads(r.messages),
+        "prompt": chat,
         "chosen": [{"role": "assistant", "content": r.chosen}],
         "rejected": [{"role": "assistant", "content": r.rejected}],
         "score_chosen": r.chosen_score,

@@ -40,9 +40,12 @@ def fsync(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes beside, forces to the disk, renames: readers see the old file or the new one."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    fsync(beside)
-    beside.rename(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        fsync(beside)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
     fsync(path.parent)
 
 

@@ -6,6 +6,7 @@ The store is the state: running again is resuming, and there is no other code pa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 from selfreward import collapse, stages
 from selfreward.collapse import Finding
-from selfreward.errors import BadInput, GateHalted, SelfRewardError, StoreError
+from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
 from selfreward.stages import prompts as prompts_stage
@@ -95,18 +96,20 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
                     f"paused before {step.stage} of {step.policy}; "
                     "the same command without --pause-before goes on"
                 )
-                return
+                break
             _take(work, step)
+        work.close_engine()
     except BaseException:
         work.abandon_engine()
         raise
-    work.close_engine()
-    seconds = work.clock.seconds | {"wall": time.monotonic() - begun}
-    work.store.save(
-        events=[
-            work.store.event(work.run.id, "session", seconds={k: round(v, 3) for k, v in seconds.items()})
-        ]
-    )
+    finally:
+        with contextlib.suppress(StoreError):  # what stopped the run is the news, not its time sheet
+            _note_session(work, time.monotonic() - begun)
+
+
+def _note_session(work: Work, wall: float) -> None:
+    seconds = {k: round(v, 3) for k, v in (work.clock.seconds | {"wall": wall}).items()}
+    work.store.save(events=[work.store.event(work.run.id, "session", seconds=seconds)])
 
 
 def standing(work: Work) -> str:
@@ -117,20 +120,27 @@ def standing(work: Work) -> str:
 
 
 def _begin_policies(work: Work) -> None:
-    """M0 and the seed prompts, once."""
-    policies = work.store.policies(work.run.id)
-    if "M0" in policies:
-        if policies["M0"].model != work.model:
-            raise StoreError(
-                f"this run was made from {policies['M0'].model}, the recipe now names {work.model}"
-            )
+    """M0 and the seed prompts, in one transaction; later starts check that both are still the same."""
+    known = work.store.policies(work.run.id).get("M0")
+    seeds = prompts_stage.seed_rows(work)
+    if known is None:
+        m0 = Policy(
+            run_id=work.run.id, name="M0", idx=0, model=work.model, made_in=work.run.id, status="promoted",
+            decision="the base", created_at=now(),
+        )  # fmt: skip
+        event = work.store.event(work.run.id, "policy", policy="M0", status="promoted")
+        work.store.save(m0, rows=seeds, events=[event])
         return
-    m0 = Policy(
-        run_id=work.run.id, name="M0", idx=0, model=work.model, made_in=work.run.id, status="promoted",
-        decision="the base", created_at=now(),
-    )  # fmt: skip
-    work.store.save(m0, events=[work.store.event(work.run.id, "policy", policy="M0", status="promoted")])
-    work.store.add(prompts_stage.seed_rows(work))
+    if known.model != work.model:
+        raise StoreError(f"this run was made from {known.model}, the recipe now names {work.model}")
+    stored = [p.text for p in work.store.prompts(work.run.id, "M0")]
+    if not stored:
+        work.store.save(rows=seeds)  # the first iterations used prompts of the user's own
+    elif seeds and stored != [s.text for s in seeds if s.status == "accepted"]:
+        raise StoreError(
+            "prompts.seed_file holds other prompts than when this run began: "
+            "put it back, or start a run under a new name"
+        )
 
 
 def _check_start(work: Work, start: str | None, goal: str) -> None:
@@ -174,17 +184,15 @@ def _take(work: Work, step: Step) -> None:
     stage = known or Stage(
         run_id=work.run.id, policy=step.policy, name=step.stage, made_in=work.run.id, status="pending"
     )
-    if stage.status == "skipped" or _is_skipped(work, stage):
-        return
     made_from = _made_from(work, step)
-    if not _is_replaceable(work, stage):
+    anew = _is_replaceable(work, stage)
+    if not anew:
         _check_same(stage, made_from)
-        if stage.status == "done":
-            if work.policy(stage.policy).status == "trained":
-                _after(work, stage)  # a crash came between the stage's end and its gate
-            return
-    _run_stage(work, stage, made_from)
-    _after(work, stage)
+    if stage.status == "pending" and _is_left_out(work, step):
+        _skip(work, stage, made_from)
+    elif anew or stage.status not in ("done", "skipped"):
+        _run_stage(work, stage, made_from)
+    _after(work, stage)  # also of a stage done before: a crash, or a halt, may have come between
 
 
 def _make_policy(work: Work, step: Step) -> None:
@@ -203,23 +211,33 @@ def _make_policy(work: Work, step: Step) -> None:
     )
 
 
-def _is_skipped(work: Work, stage: Stage) -> bool:
-    """Without `start.sft`, M1 is the base again (or the adapter `start.adapter` names) and exists at once."""
-    if stage.name == "sft" and work.recipe.start.sft is None:
-        policy = work.policy(stage.policy)
-        decision = "the base again: start.sft is null"
-        if work.recipe.start.adapter:
-            policy.adapter, policy.sha256 = train_stage.take_adapter(work, policy)
-            decision = f"start.adapter: {work.recipe.start.adapter}"
-        events = _set_stage(work, stage, "skipped") + _set_policy(work, policy, "trained", decision)
-        events += _set_policy(work, policy, "promoted", decision)
-        work.store.save(stage, policy, events=events)
-        return True
-    if stage.name == "evaluate" and work.recipe.evaluate is None and stage.status == "pending":
-        work.store.save(stage, events=_set_stage(work, stage, "skipped"))
-        _promote(work, work.policy(stage.policy))
-        return True
-    return False
+def _is_left_out(work: Work, step: Step) -> bool:
+    """Without `start.sft` nothing makes M1; without `evaluate` nothing is evaluated."""
+    if step.stage == "sft":
+        return work.recipe.start.sft is None
+    return step.stage == "evaluate" and work.recipe.evaluate is None
+
+
+def _skip(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
+    """A stage with nothing to do; for `sft` M1 is the base again, or what `start.adapter` names."""
+    _freeze(stage, made_from)
+    events = _set_stage(work, stage, "skipped")
+    if stage.name != "sft":
+        work.store.save(stage, events=events)
+        return
+    policy = work.policy(stage.policy)
+    decision = "the base again: start.sft is null"
+    if work.recipe.start.adapter:
+        policy.adapter, policy.sha256 = train_stage.take_adapter(work, policy)
+        decision = f"start.adapter: {work.recipe.start.adapter}"
+    events += _set_policy(work, policy, "trained", decision)
+    events += _set_policy(work, policy, "promoted", decision)
+    work.store.save(stage, policy, events=events)
+
+
+def _freeze(stage: Stage, made_from: dict[str, Any]) -> None:
+    stage.made_from = json.dumps(made_from, sort_keys=True)
+    stage.fingerprint = sha256_of_text(stage.made_from)
 
 
 def _is_replaceable(work: Work, stage: Stage) -> bool:
@@ -243,12 +261,17 @@ def _made_from(work: Work, step: Step) -> dict[str, Any]:
 
 
 def _check_same(stage: Stage, made_from: dict[str, Any]) -> None:
-    """A started stage keeps what it was made from; anything else is refused with the keys that differ."""
+    """A started stage keeps what it was made from; anything else is refused with the keys that differ.
+
+    The machine's own keys (threads, versions) bind a stage until it is done: its rows are there then.
+    """
     if stage.made_from is None:
         return
     stored = json.loads(stage.made_from)
     present = json.loads(json.dumps(made_from))
+    done = stage.status == "done"
     keys = sorted(k for k in stored.keys() | present.keys() if stored.get(k) != present.get(k))
+    keys = [k for k in keys if not (done and (k == "engine.threads" or k.startswith("version.")))]
     if keys:
         told = "; ".join(f"{k}: {_short(stored.get(k))} then, {_short(present.get(k))} now" for k in keys)
         raise StoreError(
@@ -263,9 +286,8 @@ def _short(value: Any) -> str:
 
 
 def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
-    """pending, failed or running → running → done; an error is written down and goes on its way."""
-    stage.made_from = json.dumps(made_from, sort_keys=True)
-    stage.fingerprint = sha256_of_text(stage.made_from)
+    """From pending, failed or running to running to done; an error is written down and goes on its way."""
+    _freeze(stage, made_from)
     stage.attempt += 1
     stage.started_at = stage.started_at or now()
     stage.error = None
@@ -282,26 +304,27 @@ def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     work.progress.begin(stage.policy, stage.name, stage.n_done, stage.n_total)
     try:
         note = stages.RUN[stage.name](work, stage)
+        stage.finished_at = now()
+        _finish(work, stage)
+    except Interrupted:
+        raise  # the stage is running still: the same command goes on with it
     except SelfRewardError as error:
         stage.error = str(error)
         work.store.save(stage, events=_set_stage(work, stage, "failed"))
         if isinstance(error, GateHalted) and stage.name in ("sft", "train"):
             _reject(work, work.policy(stage.policy), str(error))
         raise
-    stage.finished_at = now()
-    _finish(work, stage)
     work.progress.end(note)
 
 
 def _finish(work: Work, stage: Stage) -> None:
     """`done`; with a training, the policy's adapter in the same transaction, on the disk when it returns."""
-    events = _set_stage(work, stage, "done")
     if stage.name not in ("sft", "train"):
-        work.store.save(stage, events=events)
+        work.store.save(stage, events=_set_stage(work, stage, "done"))
         return
     policy = work.policy(stage.policy)
     policy.adapter, policy.sha256 = train_stage.adapter_of(work, policy)
-    events += _set_policy(work, policy, "trained", None)
+    events = _set_stage(work, stage, "done") + _set_policy(work, policy, "trained", None)
     with work.store.durable():
         work.store.save(stage, policy, events=events)
 

@@ -7,9 +7,9 @@ plain arguments.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -247,6 +247,22 @@ class Recipe(Section):
     evaluate: Evaluate | None = Evaluate()
     gate: Gate = Gate()
 
+    @property
+    def files(self) -> list[str]:
+        """Every file the recipe names, to be looked for before work starts."""
+        sft, evaluate = self.start.sft, self.evaluate
+        own = self.prompts.source
+        template = self.model.chat_template
+        named = [
+            self.prompts.seed_file if own == "self-instruct" else own,
+            template if template != "plain" else None,
+            self.judge.rubric,
+            self.probe.file,
+            *([sft.file, sft.judge_file] if sft else []),
+            *([evaluate.questions, evaluate.problems, evaluate.rubric] if evaluate else []),
+        ]
+        return [n for n in named if n]
+
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe file, with `key.sub=value` overrides.
@@ -322,9 +338,8 @@ def _set(data: dict[str, Any], override: str) -> None:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {override}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as text
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
+    if isinstance(parsed, str) and re.fullmatch(r"\d+(\.\d*)?e-\d+", parsed):  # YAML 1.1 reads 1e-4 as text
+        parsed = float(parsed)
     at[last] = parsed
 
 

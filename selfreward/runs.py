@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from selfreward.engines import model
 from selfreward.errors import BadInput, RecipeError
 from selfreward.files import sha256_of_text
-from selfreward.recipe import Recipe, load
+from selfreward.recipe import Recipe, load, locate
 from selfreward.records import Run
 from selfreward.stages.work import Progress, Work
 from selfreward.store import Lock, Store
@@ -19,6 +20,8 @@ from selfreward.store.store import now
 FOLDER = Path("iterations")
 LAST = FOLDER / ".last"
 DATABASE = "selfreward.db"
+NAME = r"[a-z0-9][a-z0-9._~-]*"
+NAME_RULE = "lower-case letters, digits and . _ ~ - only, a letter or digit first"
 
 
 def recipe_file(name: str | None) -> Path:
@@ -38,14 +41,23 @@ def recipe_file(name: str | None) -> Path:
 def database_of(name: str | None) -> Path:
     """The store file of a run."""
     file = recipe_file(name)
-    return file.parent / file.stem / DATABASE
+    path = file.parent / file.stem / DATABASE
+    if not path.exists() and not file.exists():
+        raise RecipeError(f"{file} does not exist: `selfreward init {file.stem} --model ID` writes it")
+    return path
 
 
 @contextmanager
 def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[Work]:
-    """The run behind a recipe, locked for this process, its row made or brought up to date."""
+    """The run behind a recipe, locked for this process; what can be checked before work starts is checked.
+
+    A hub model stays at the commit the run began with, taken from the local cache.
+    """
+    if not re.fullmatch(NAME, file.stem):
+        raise RecipeError(f"{file.stem!r} cannot name a run: {NAME_RULE}")
     recipe = load(file, overrides)
-    base, identity = model.resolve(recipe.model.id, recipe.model.revision, file.parent)
+    for name in recipe.files:
+        locate(file, name)
     folder = file.parent / file.stem
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,10 +71,19 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
     with Lock(folder):
         store = Store((folder / DATABASE).resolve(), write=True)
         try:
+            base, identity = _base(store, recipe, file)
             run = _run_row(store, file.stem, recipe, overrides)
             yield Work(store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress)
         finally:
             store.close()
+
+
+def _base(store: Store, recipe: Recipe, file: Path) -> tuple[Path, str]:
+    """The base's folder and identity, pinned by the store once the run has begun."""
+    known = store.policies(1).get("M0")
+    pinned = known is not None and known.model.startswith(f"{recipe.model.id}@")
+    commit = known.model.split("@", 1)[1] if known and pinned else recipe.model.revision
+    return model.resolve(recipe.model.id, commit, file.parent, fetch=not pinned)
 
 
 def _run_row(store: Store, name: str, recipe: Recipe, overrides: list[str]) -> Run:

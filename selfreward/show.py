@@ -27,7 +27,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=False)
+
+class _Pipe(Console):
+    """A console whose reader may leave early: `selfreward pairs list | head`."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets the entry point end quietly."""
+        raise BrokenPipeError
+
+
+console = _Pipe(highlight=False, soft_wrap=False)
 STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -221,10 +230,10 @@ def pairs(rows: list[dict[str, Any]]) -> None:
 
 def outcomes(rows: list[dict[str, Any]]) -> None:
     """Prompts that made no pair, and why."""
-    table = _table("prompt", "of", "outcome", "margin", "text", "detail")
+    table = _table("prompt id", "of", "outcome", "margin", "text", "detail")
     for r in rows:
         margin = "" if r["margin"] is None else f"{r['margin']:.3f}"
-        table.add_row(str(r["id"]), r["policy"], r["outcome"], margin, short(r["prompt"]), r["detail"] or "")
+        table.add_row(str(r["id"]), r["policy"], r["outcome"], margin, short(r["prompt"]), safe(r["detail"]))
     console.print(table)
 
 
@@ -238,7 +247,7 @@ def prompts(rows: list[dict[str, Any]]) -> None:
             r["policy"],
             str(r["round"]),
             r["source"],
-            state,
+            safe(state),
             r["outcome"] or "",
             short(r["text"], 80),
         )
@@ -266,7 +275,7 @@ def pair(found: dict[str, Any]) -> None:
         )
     )
     for message in json.loads(p.messages):
-        console.print(Text(f"\n[{message['role']}]", style="bold"))
+        console.print(Text("\n[").append(safe(str(message["role"]))).append("]"), style="bold")
         console.print(safe(message["content"]))
     for side, score in (("chosen", p.chosen_score), ("rejected", p.rejected_score)):
         c = found[side]
@@ -275,7 +284,7 @@ def pair(found: dict[str, Any]) -> None:
         console.print(safe(c.text))
         for j in found[f"{side}_judgements"]:
             said = f"score {j.score:.4f}" if j.score is not None else f"fault {j.fault}"
-            console.print(Text(f"  {j.scorer} {j.sample}: {said} {_detail(j.detail)}", style="dim"))
+            console.print(safe(f"  {j.scorer} {j.sample}: {said} {_detail(j.detail)}"), style="dim")
             if j.raw:
                 console.print(safe(j.raw))
     console.print(Text("\n[where it comes from]", style="bold"))
@@ -365,7 +374,7 @@ def sparkline(counts: list[int]) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id"))
     return table
 
 

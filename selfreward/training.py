@@ -112,9 +112,7 @@ def _sft_trainer(
     ]
     return _sound(SFTTrainer)(
         model=_with_adapter(base, spec),
-        args=SFTConfig(
-            max_length=None, train_sampling_strategy="group_by_length", **_arguments(spec, folder)
-        ),
+        args=SFTConfig(max_length=None, **_arguments(spec, folder)),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
         callbacks=[_log_callback(folder / "train.jsonl")],

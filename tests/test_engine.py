@@ -146,6 +146,8 @@ def test_draws_follow_the_truncated_distribution() -> None:
     assert [round(c / 1000, 2) for c in counts] == [0.53, 0.32, 0.16, 0.0]
     counts = torch.bincount(draw(logits, [Sampling(1.0, 1.0, 0, 1)] * 1000, uniform), minlength=4).tolist()
     assert counts == [500, 300, 150, 50]
+    both = torch.bincount(draw(logits, [Sampling(1.0, 0.6, 2, 1)] * 1000, uniform), minlength=4).tolist()
+    assert both == [1000, 0, 0, 0]  # of the 0.8 that top-k 2 leaves, the first token alone holds 62.5 %
     half = torch.bincount(draw(logits, [Sampling(0.5, 1.0, 0, 1)] * 1000, uniform), minlength=4).tolist()
     squared = [1000 * p * p / 0.365 for p in (0.5, 0.3, 0.15, 0.05)]  # p^(1/T), T = 1/2, renormalised
     assert half == pytest.approx(squared, abs=1)
@@ -160,14 +162,28 @@ def test_a_nucleus_wider_than_the_quick_path_is_sorted_whole() -> None:
 
 
 def test_choice_logprobs_are_those_of_the_tokens_one_by_one(engine: TransformersEngine) -> None:
+    """ " 10" begins with the token of " 1" here: its probability is not counted as that of " 1"."""
     choices = (" 1", " 2", " 10", " none of these")
     block = [Choice(c, "Score:", choices) for c in (ASK, OTHER)]
     for choice, row in zip(block, engine.choice_logprobs(block), strict=True):
         assert row is not None
         prompt = engine.chat.ids(choice.messages, choice.opening)
-        for text, value in zip(choices, row, strict=True):
-            tokens = engine.token_logprobs([Scored(prompt, engine.chat.encode(text))])[0]
-            assert value == pytest.approx(math.fsum(tokens), abs=1e-4)
+        alone = {
+            text: math.exp(math.fsum(engine.token_logprobs([Scored(prompt, engine.chat.encode(text))])[0]))
+            for text in choices
+        }
+        expected = [alone[" 1"] - alone[" 10"], alone[" 2"], alone[" 10"], alone[" none of these"]]
+        assert [math.exp(x) for x in row] == pytest.approx(expected, rel=1e-3)
+        assert row[0] < math.log(alone[" 1"])
+
+
+def test_a_number_that_is_one_token_of_its_own_takes_nothing_from_its_digits() -> None:
+    """Tokenizers with "10" as one token: " 1" and " 10" are different paths, nothing is subtracted."""
+    from selfreward.engines.transformers_engine import _without_longer
+
+    assert _without_longer([-2.0, -0.5], [[7], [8]]) == [-2.0, -0.5]
+    found = _without_longer([math.log(0.5), math.log(0.2)], [[7], [7, 3]])
+    assert [math.exp(x) for x in found] == pytest.approx([0.3, 0.2])
 
 
 def test_token_logprobs_are_those_the_tokens_were_drawn_with(engine: TransformersEngine) -> None:
@@ -236,6 +252,34 @@ def test_a_shared_opening_fed_once_gives_the_same_logits(engine: TransformersEng
         together = prefill(engine.model, prompts, 2).logits[:, -1]
         apart = torch.cat([prefill(engine.model, [p], 2).logits[:, -1] for p in prompts])
     assert torch.allclose(together, apart, atol=1e-4)
+
+
+def test_a_sliding_window_model_is_scored_alone_and_together_alike(tmp_path: Path) -> None:
+    """A shared opening would put padding in the middle, where a window counts it as text."""
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    from selfreward.engines.decode import attends_to_all, prefill
+
+    plain = make_tiny_policy(tmp_path / "plain")
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(AutoTokenizer.from_pretrained(plain)), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    stem = list(range(20, 60))
+    prompts = [[*stem, 5, 6, 7, 8, 9, 10], [*stem, 5], [*stem, 7, 8]]
+    assert not attends_to_all(model.config)
+    with torch.inference_mode():
+        together = prefill(model, prompts, 2).logits[:, -1]
+        apart = torch.cat([prefill(model, [p], 2).logits[:, -1] for p in prompts])
+        assert torch.allclose(together, apart, atol=1e-4)
+        rows = [Row.of(p, Sampling(1.0, 1.0, 0, 12), i) for i, p in enumerate([*prompts, prompts[0]])]
+        decode(model, rows, frozenset({2}), 2)
+        again = [Row.of(p, Sampling(1.0, 1.0, 0, 12), i) for i, p in enumerate([*prompts, prompts[0]])]
+        for row in again:
+            decode(model, [row], frozenset({2}), 2)
+    assert [r.ids for r in rows] == [r.ids for r in again]
 
 
 def test_rows_end_at_their_own_limit(engine: TransformersEngine) -> None:

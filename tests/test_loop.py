@@ -172,11 +172,11 @@ def test_every_change_of_status_is_an_event(whole: tuple[Path, subprocess.Comple
 def test_running_again_changes_nothing(whole: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     before = tables(whole[0])
     again = iterate(whole[0], "--from", "M1", "--to", "M3")
-    assert again.returncode == 0 and "going on to M3" in again.stdout and "commits: 0" in again.stdout
+    assert again.returncode == 0 and "going on to M3" in again.stdout
     assert tables(whole[0]) == before
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 6, 8])
+@pytest.mark.parametrize("at", [2, 6, 9, 17, 23, 31, 36])
 def test_a_run_killed_after_any_commit_resumes_to_the_same_rows(
     tiny_policy: Path, tmp_path: Path, short: Path, at: int
 ) -> None:
@@ -210,7 +210,7 @@ def test_an_adapter_in_place_without_its_row_is_adopted(
     made_at = weights.stat().st_mtime_ns
     assert iterate(tmp_path, "--to", "M2").returncode == 0
     assert weights.stat().st_mtime_ns == made_at
-    assert tables(tmp_path)["policy"] == tables(short)["policy"]
+    assert tables(tmp_path) == tables(short)
 
 
 def test_zero_pairs_stop_the_run_with_the_reason(tiny_policy: Path, tmp_path: Path) -> None:
@@ -265,7 +265,12 @@ def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(
 
 def test_unreadable_judgements_are_faults_and_never_pairs(tiny_policy: Path, tmp_path: Path) -> None:
     """A parse failure once became a score of -1 (or 0, or a tie) that then competed and lost."""
-    write_recipe(tmp_path, tiny_policy, **SHORT, judge={"mode": "sampled", "samples": 2, "sampling": {"max_new_tokens": 24}})
+    write_recipe(
+        tmp_path,
+        tiny_policy,
+        **SHORT,
+        judge={"mode": "sampled", "samples": 2, "sampling": {"max_new_tokens": 24}},
+    )
     done = iterate(tmp_path, "--to", "M2")
     assert done.returncode == 5 and "too_few_scores" in done.stderr
     kinds = dict(query(tmp_path, "SELECT fault, count(*) FROM judgement GROUP BY 1"))
@@ -275,7 +280,9 @@ def test_unreadable_judgements_are_faults_and_never_pairs(tiny_policy: Path, tmp
     assert query(tmp_path, "SELECT DISTINCT outcome, n_pairs FROM mining") == [("too_few_scores", 0)]
 
 
-def test_prompts_of_ones_own_are_taken_whole_and_held_out_ones_refused(tiny_policy: Path, tmp_path: Path) -> None:
+def test_prompts_of_ones_own_are_taken_whole_and_held_out_ones_refused(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
     """What trains must not evaluate: a probe prompt in the user's file is refused, with the reason."""
     write_recipe(tmp_path, tiny_policy, **SHORT, prompts={"from": "own.jsonl", "count": 4})
     probe = json.loads(packaged("probe.jsonl").read_text().splitlines()[0])["prompt"]
@@ -285,10 +292,16 @@ def test_prompts_of_ones_own_are_taken_whole_and_held_out_ones_refused(tiny_poli
         {"role": "assistant", "content": "Hello."},
         {"role": "user", "content": "Name a river."},
     ]
-    lines = ["Plain words about bread?", json.dumps({"messages": chat, "reference": "Rhine"}), json.dumps({"prompt": probe})]
+    lines = [
+        "Plain words about bread?",
+        json.dumps({"messages": chat, "reference": "Rhine"}),
+        json.dumps({"prompt": probe}),
+    ]
     (tmp_path / "iterations" / "own.jsonl").write_text("\n".join(lines) + "\n")
     assert iterate(tmp_path, "--to", "M2", "--pause-before", "candidates").returncode == 0
-    rows = query(tmp_path, "SELECT text, source, status, reason, messages, reference FROM prompt ORDER BY slot")
+    rows = query(
+        tmp_path, "SELECT text, source, status, reason, messages, reference FROM prompt ORDER BY slot"
+    )
     assert [r[:4] for r in rows] == [
         ("Plain words about bread?", "user", "accepted", None),
         ("Name a river.", "user", "accepted", None),

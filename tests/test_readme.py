@@ -35,7 +35,9 @@ def test_a_command_in_the_readme_is_one_the_program_knows(line: str) -> None:
         assert words[0] in group.commands, line
         group = group.commands[words.pop(0)]
         context = typer.Context(group, parent=context)
-    group.make_parser(context).parse_args(words) if hasattr(group, "make_parser") else group.parse_args(context, words)
+    group.make_parser(context).parse_args(words) if hasattr(group, "make_parser") else group.parse_args(
+        context, words
+    )
 
 
 def test_the_readme_shows_some_commands() -> None:
@@ -63,14 +65,17 @@ def test_what_the_readme_counts_is_so() -> None:
 
 def test_the_judge_examples_are_what_their_script_makes(tmp_path: Path) -> None:
     kept = (ROOT / "prompts/seed/judge.jsonl").read_bytes()
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import make_judge_seed as m; m.SEED = __import__('pathlib').Path(sys.argv[2]); m.main()"
+    code = (
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import make_judge_seed as made; "
+        "made.SEED = pathlib.Path(sys.argv[2]); made.main()"
+    )
     (tmp_path / "instructions.jsonl").write_bytes((ROOT / "prompts/seed/instructions.jsonl").read_bytes())
     subprocess.run([sys.executable, "-c", code, str(ROOT / "scripts"), str(tmp_path)], check=True)
     assert (tmp_path / "judge.jsonl").read_bytes() == kept
 
 
 def test_no_prompt_of_ours_is_a_near_duplicate_of_a_held_out_one() -> None:
-    """What trains must not evaluate: seeds and the proof's prompts against probe, evaluation and held-out prompts."""
+    """What trains must not evaluate: seeds and the proof's prompts against all that is held out."""
     from selfreward.invent import Neighbours
 
     held_out = Neighbours(0.7)

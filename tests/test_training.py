@@ -155,24 +155,30 @@ def test_training_goes_on_from_the_parent_and_is_held_to_it(tiny_policy: Path, t
     assert first["base"] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
 
-@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize("kind", ["fresh", "continued", "sft"])
 def test_a_training_killed_half_way_resumes_to_the_same_adapter(
-    tiny_policy: Path, tmp_path: Path, continued: bool
+    tiny_policy: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Resuming a PeftModel once restored optimiser and scheduler and silently not the trained adapter."""
-    parent = str(run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)) if continued else None
-    spec = spec_for(tiny_policy, parent_adapter=parent, epochs=3, seed=11)
-    whole = run(tmp_path / "whole", spec, PAIRS)
-    run(tmp_path / "cut", spec, PAIRS)
+    """Resuming a PeftModel once restored optimiser and scheduler and silently not the trained adapter.
+
+    The checkpoint resumed from lies inside the third epoch: its order must be that of an uninterrupted run.
+    """
+    parent = str(run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)) if kind == "continued" else None
+    rows = [{"prompt_ids": p["prompt_ids"], "completion_ids": p["chosen_ids"]} for p in PAIRS]
+    rows = rows if kind == "sft" else PAIRS
+    method = "sft" if kind == "sft" else "dpo"
+    spec = spec_for(tiny_policy, method=method, parent_adapter=parent, epochs=3, seed=11)
+    whole = run(tmp_path / "whole", spec, rows)
+    run(tmp_path / "cut", spec, rows)
     checkpoints = tmp_path / "cut" / "checkpoints"
     steps = sorted(int(p.name.split("-")[1]) for p in checkpoints.iterdir())
+    assert steps == [8, 9]
     shutil.rmtree(checkpoints / f"checkpoint-{steps[-1]}")  # as if killed before the last one
     shutil.rmtree(tmp_path / "cut" / "adapter")
     training.train(tmp_path / "cut")
     assert (tmp_path / "cut" / "adapter" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
-    assert (tmp_path / "cut" / "train.jsonl").read_text().count('"loss"') == (
-        tmp_path / "whole" / "train.jsonl"
-    ).read_text().count('"loss"')
+    logs = [(tmp_path / n / "train.jsonl").read_text().count('"loss"') for n in ("cut", "whole")]
+    assert logs == [9, 9]
 
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(tiny_policy: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Chat:
         bos = self.tokenizer.bos_token_id
         if bos is not None and self._adds_bos and ids[:1] != [bos]:
             ids = [bos, *ids]
-        return ids + self.encode(opening) if opening else ids
+        return ids + self.encode(self._opening_space + opening) if opening else ids
 
     def encode(self, text: str) -> list[int]:
         """Plain text to ids; control tokens written in it stay text."""
@@ -72,7 +72,7 @@ class Chat:
         """Text of sampled ids without the stop token; lone surrogates become U+FFFD, which a store holds."""
         kept = list(ids[:-1]) if ids and ids[-1] in self.stop_ids else list(ids)
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text.encode("utf-8", "replace").decode("utf-8")
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -127,7 +127,12 @@ class Chat:
         chat = list(messages)
         if self.system and chat[0]["role"] != "system":
             chat = [{"role": "system", "content": self.system}, *chat]
-        return [{"role": m["role"], "content": self._defused(m["content"])} for m in chat]
+        return [{"role": m["role"], "content": self._defused(self._spoken(m))} for m in chat]
+
+    def _spoken(self, message: Message) -> str:
+        """A turn's text; an earlier answer without the space its own opening gave it."""
+        own = message["role"] == "assistant" and self._opening_space
+        return message["content"].lstrip() if own else message["content"]
 
     def _defused(self, text: str) -> str:
         for token in self._control_tokens:

@@ -90,6 +90,17 @@ def _roomy_cache(config: Any, room: int) -> Any:
     return cache
 
 
+def attends_to_all(config: Any) -> bool:
+    """Whether every layer keeps every position: rows and openings can then be shared or dropped.
+
+    Sliding windows count padding as positions, and recurrent layers hold no positions at all.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
 @dataclass(slots=True)
 class Prefilled:
     """The state after the prompts.
@@ -118,7 +129,8 @@ def prefill(
     """Feeds the prompts, a shared opening only once: the rubric of a judge, the few-shot text of a round."""
     device = model.device
     shared = common_prefix(prompts, leave=keep)
-    shared = shared if len(prompts) > 1 and shared >= SHARED_PREFIX else 0
+    if len(prompts) == 1 or shared < SHARED_PREFIX or not attends_to_all(model.config):
+        shared = 0
     width = max(len(p) for p in prompts) - shared
     cache = _roomy_cache(model.config, width + room)
     if shared:
@@ -142,21 +154,22 @@ def prefill(
 
 
 def decode(model: Any, rows: Sequence[Row], stop_ids: frozenset[int], pad_id: int) -> None:
-    """Draws every row to its end, in place. Equal prompts are fed once."""
-    unique = sorted({tuple(r.prompt_ids) for r in rows})
-    where = {p: i for i, p in enumerate(unique)}
+    """Draws every row to its end, in place. Equal prompts are fed once, finished rows leave the batch."""
     room = max(r.sampling.max_new_tokens for r in rows)
-    state = prefill(model, unique, pad_id, room=room)
-    alive = list(rows)
-    keep = torch.tensor([where[tuple(r.prompt_ids)] for r in alive], device=model.device)
-    if len(unique) < len(alive) or keep.tolist() != list(range(len(alive))):
-        _keep(state, keep)
+    alive, free = list(rows), attends_to_all(model.config)
+    if free:
+        unique = sorted({tuple(r.prompt_ids) for r in rows})
+        where = {p: i for i, p in enumerate(unique)}
+        state = prefill(model, unique, pad_id, room=room)
+        _keep(state, torch.tensor([where[tuple(r.prompt_ids)] for r in alive], device=model.device))
+    else:
+        state = prefill(model, [r.prompt_ids for r in rows], pad_id, room=room)
     while True:
         tokens = _step(alive, state.logits[:, -1], stop_ids)
         left = [i for i, r in enumerate(alive) if not r.done]
         if not left:
             return
-        if len(left) <= COMPACT_AT * len(alive):
+        if free and len(left) <= COMPACT_AT * len(alive):
             keep = torch.tensor(left, device=model.device)
             _keep(state, keep)
             tokens, alive = tokens[keep], [alive[i] for i in left]
@@ -207,6 +220,8 @@ def _draw_alike(logits: torch.Tensor, sampling: Sampling, uniform: torch.Tensor)
         return _invert(probabilities, uniform)
     width = min(NUCLEUS_WIDTH if sampling.top_k == 0 else sampling.top_k, vocabulary)
     top, ids = probabilities.topk(width, dim=1)
+    if sampling.top_k:
+        top = top / top.sum(1, keepdim=True)  # top-p is a share of what top-k left
     picked = ids.gather(1, _invert_nucleus(top, sampling.top_p, uniform)[:, None])[:, 0]
     if sampling.top_k == 0 and width < vocabulary:
         wide = (top.sum(1) < sampling.top_p).nonzero()[:, 0]

@@ -47,6 +47,7 @@ def _from_hub(name: str, revision: str | None, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -67,6 +68,6 @@ def _from_hub(name: str, revision: str | None, fetch: bool) -> Path:
             "the hub cannot be reached and it is not in the local cache: "
             "`selfreward doctor --fetch` once while online"
         )
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         why = str(error).splitlines()[0]
     raise BadInput(f"model {name!r}: {why}")

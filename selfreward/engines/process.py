@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
@@ -62,7 +62,13 @@ class Child:
             return self.process.wait()
 
 
-def start(module: str, arguments: Sequence[str], log: Path, threads: int | None = None) -> Child:
+def start(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    threads: int | None = None,
+    extra: Mapping[str, str] | None = None,
+) -> Child:
     """Starts `python -m module ARGUMENTS` with a control pipe.
 
     Call it from the main thread (PDEATHSIG is per thread).
@@ -72,11 +78,12 @@ def start(module: str, arguments: Sequence[str], log: Path, threads: int | None 
     environment = (
         os.environ | QUIET | {"SELFREWARD_PIPE": str(theirs.fileno()), "SELFREWARD_DRIVER": str(os.getpid())}
     )
+    environment |= extra or {}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with open(log, "ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

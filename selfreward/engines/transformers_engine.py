@@ -108,7 +108,10 @@ class TransformersEngine:
         return found
 
     def _read_choices(self, prompts: list[list[int]], spelled: list[list[list[int]]]) -> list[list[float]]:
-        """Each choice is a token path; all paths along one longest context are read from one forward pass."""
+        """Each choice is a path of tokens; all paths along a longest context are read from one forward pass.
+
+        A path that begins another one counts without it: " 1" is not the "1" of " 10".
+        """
         from selfreward.engines.decode import prefill
 
         contexts = [
@@ -123,7 +126,7 @@ class TransformersEngine:
             for j, choice in enumerate(spelled[i]):
                 if context[: len(choice) - 1] == tuple(choice[:-1]):
                     found[i][j] = math.fsum(float(logprobs[row, first + k, t]) for k, t in enumerate(choice))
-        return found
+        return [_without_longer(row, choices) for row, choices in zip(found, spelled, strict=True)]
 
     def _spell(self, choice: Choice) -> list[list[int]]:
         """Token ids of each choice as they continue the opening."""
@@ -244,6 +247,18 @@ def resolve_dtype(name: str) -> Any:
             torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
         )
     return getattr(torch, name)
+
+
+def _without_longer(logprobs: list[float], choices: list[list[int]]) -> list[float]:
+    """Log-probabilities of the paths, less those of the longer paths they begin."""
+    found = []
+    for own, path in zip(logprobs, choices, strict=True):
+        longer = [
+            q for q, c in zip(logprobs, choices, strict=True) if len(c) > len(path) and c[: len(path)] == path
+        ]
+        left = math.exp(own) - math.fsum(math.exp(q) for q in longer)
+        found.append(own if not longer else math.log(left) if left > 0 else -math.inf)
+    return found
 
 
 def _longest(paths: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -20,8 +20,10 @@ _LATEX = re.compile(r"\\text\s*\{([^{}]*)\}|\\[,;!%$ ]|\{,\}")
 _JOINED = re.compile(r"[\s,]*(?:or(?: perhaps| maybe)?|/|-|–)[\s,]*-?", re.IGNORECASE)
 
 
-def check(text: str, answer: int) -> tuple[float | None, str | None]:
-    """1 if right, 0 if wrong, or (None, "no_answer") where no integer is stated."""
+def check(text: str, answer: int, finish: str = "stop") -> tuple[float | None, str | None]:
+    r"""1 if right, 0 if wrong, or None with the fault: `no_answer`, or `cut_off` before any `\boxed{…}`."""
+    if finish != "stop" and _last_box(text) is None:
+        return None, "cut_off"
     stated = _stated(text)
     if stated is None:
         return None, "no_answer"

@@ -66,19 +66,10 @@ class JudgeScorer:
             if row is None:
                 verdicts.append([Verdict(None, "too_long")])
                 continue
-            probabilities = exclusive(choices, [math.exp(x) for x in row])
+            probabilities = [math.exp(x) for x in row]
             score, fault = rubrics.expectation(self.rubric, probabilities)
             detail: dict[str, object] = {
                 str(s): p for s, p in zip(self.rubric.scores, probabilities, strict=True)
             }
             verdicts.append([Verdict(score, fault, detail=detail)])
         return verdicts
-
-
-def exclusive(choices: Sequence[str], probabilities: Sequence[float]) -> list[float]:
-    """The probability of each text without that of longer choices it begins: " 1" is not the "1" of " 10"."""
-    known = list(zip(choices, probabilities, strict=True))
-    return [
-        max(0.0, p - sum(q for other, q in known if other != text and other.startswith(text)))
-        for text, p in known
-    ]

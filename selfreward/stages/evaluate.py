@@ -7,6 +7,7 @@ prompts and seeds serve every policy.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from selfreward import rubric as rubrics
@@ -19,7 +20,7 @@ from selfreward.records import Evaluation, Metric, Policy, Stage
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.stages import probe
-from selfreward.stages.seeds import read_lines
+from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, flat, sampling
 
 QUESTIONS, PROBLEMS = "two-turn", "integers"
@@ -33,7 +34,9 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
     files = {
         f"evaluate.sha256.{n}": sha256_of(work.file(n)) for n in (options.questions, options.problems) if n
     }
-    judge = flat(work.recipe.judge, "judge")
+    judge: dict[str, Any] = {"judge.mode": work.recipe.judge.mode}
+    if work.recipe.judge.mode == "sampled":
+        judge |= flat(work.recipe.judge.sampling, "judge.sampling")
     return (
         flat(options, "evaluate")
         | files
@@ -50,6 +53,8 @@ def run(work: Work, stage: Stage) -> str:
         return "not asked for"
     questions = read_lines(work.file(options.questions), ("turns", "category")) if options.questions else []
     problems = read_lines(work.file(options.problems), ("problem", "answer")) if options.problems else []
+    unique([q["turns"][0] for q in questions], Path(options.questions or ""))
+    unique([p["problem"] for p in problems], Path(options.problems or ""))
     stage.n_total = 2 * len(questions) + len(problems)
     metrics: list[Metric] = []
     if questions:
@@ -119,7 +124,7 @@ def _grade_questions(
         1,
         sampling(judge.sampling),
         work.adapter(grader),
-        name=_name(grader, policy, judge.mode),
+        name=_name(grader, options, judge.mode),
     )
     by_item = {q["turns"][0]: q for q in questions}
     first = {a.item: a.text for a in work.store.answers(work.run.id, policy.name, QUESTIONS) if a.turn == 1}
@@ -144,8 +149,9 @@ def _grade_questions(
     work.store.commit_block(stage, rows, 0, 0, time.monotonic() - start)
 
 
-def _name(grader: Policy, policy: Policy, mode: str) -> str:
-    who = f"self:{policy.name}" if grader.name == policy.name else grader.name
+def _name(grader: Policy, options: Evaluate, mode: str) -> str:
+    """Who graded, so that no two graders share a column; a self-graded score says so."""
+    who = f"self:{grader.name}" if options.grader == "self" else grader.name
     return f"{who}/{mode}"
 
 
@@ -163,7 +169,7 @@ def _answer_problems(
     right = {p["problem"]: int(p["answer"]) for p in problems}
     graded = []
     for answer in work.store.ungraded(work.run.id, policy.name, PROBLEMS):
-        score, fault = integers.check(answer.text, right[answer.item])
+        score, fault = integers.check(answer.text, right[answer.item], answer.finish)
         graded.append(
             Evaluation(
                 run_id=work.run.id, policy=policy.name, suite=PROBLEMS, answer_id=answer.id, grader="integer",
@@ -189,10 +195,10 @@ def _question_metrics(work: Work, policy: Policy) -> list[Metric]:
 
 
 def _problem_metrics(work: Work, policy: Policy) -> list[Metric]:
-    """Share right of all problems, and the share that stated no integer (counted as not right, and said)."""
+    """Share right of the answers that could be read, and the share that could not."""
     grades = work.store.grades(work.run.id, policy.name, PROBLEMS)
-    found = {
-        "integers/accuracy": stats.share(sum(g.score == 1.0 for g in grades), len(grades)),
-        "integers/faults": stats.share(sum(g.score is None for g in grades), len(grades)),
-    }
+    read = [g.score for g in grades if g.score is not None]
+    found = {"integers/faults": stats.share(len(grades) - len(read), len(grades))}
+    if read:
+        found["integers/accuracy"] = stats.share(sum(s == 1.0 for s in read), len(read))
     return [probe.metric(work, policy, "evaluate", n, v) for n, v in found.items()]

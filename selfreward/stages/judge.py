@@ -21,11 +21,11 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides the judgements of an iteration besides its candidates."""
     match work.recipe.rewards[0]:
         case JudgeReward():
-            return (
-                flat(work.recipe.judge, "judge")
-                | {"judge.rubric": rubric_of(work).sha256}
-                | work.decided_by_engine(policy)
-            )
+            judge = work.recipe.judge
+            keys: dict[str, Any] = {"judge.mode": judge.mode, "judge.rubric": rubric_of(work).sha256}
+            if judge.mode == "sampled":
+                keys |= {"judge.samples": judge.samples} | flat(judge.sampling, "judge.sampling")
+            return keys | work.decided_by_engine(policy)
         case LengthReward() as reward:
             return flat(reward, "rewards.0")
 

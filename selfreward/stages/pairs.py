@@ -43,21 +43,21 @@ def run(work: Work, stage: Stage) -> str:
         outcome = (
             "dropped_by_review" if pair and (pair.chosen_id, pair.rejected_id) in dropped else mined.outcome
         )
-        kept = [pair] if pair and outcome == "pair" else []
-        pairs += kept
+        if pair:
+            pairs.append(pair)  # a dropped one stays to be seen; it never trains
         minings.append(
             Mining(
                 run_id=work.run.id,
                 prompt_id=prompt,
                 outcome=outcome,
                 margin=mined.margin,
-                n_pairs=len(kept),
+                n_pairs=int(outcome == "pair"),
                 detail=mined.detail,
             )
         )
     work.store.replace_mining(stage, policy.name, [*minings, *pairs])
     stage.n_done = stage.n_total = len(minings)
-    return f"{len(pairs)} pairs from {len(minings)} prompts"
+    return f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
 
 
 def _contender(row: Any, scores: tuple[float, ...]) -> Contender:

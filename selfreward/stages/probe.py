@@ -18,7 +18,7 @@ from selfreward import diversity, stats
 from selfreward.files import sha256_of
 from selfreward.protocols import Request, Sampling, Scored
 from selfreward.records import AnswerRow, Metric, Policy, Stage, derive_seed, pack_ids, unpack_ids
-from selfreward.stages.seeds import read_lines
+from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, blocks, flat
 from selfreward.stats import Interval
 from selfreward.training import mean_gap
@@ -39,7 +39,8 @@ def run(work: Work, stage: Stage) -> str:
     """Answers what is missing, then measures everything anew."""
     policy = work.policy(stage.policy)
     options = work.recipe.probe
-    items = [line["prompt"] for line in read_lines(work.file(options.file), ("prompt",))][: options.count]
+    path = work.file(options.file)
+    items = unique([line["prompt"] for line in read_lines(path, ("prompt",))][: options.count], path)
     stage.n_total = len(items)
     have = {a.item for a in work.store.answers(work.run.id, policy.name, SUITE)}
     for block in blocks(items, 4 * work.recipe.engine.block):
@@ -140,6 +141,8 @@ def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
     if policy.parent is None:
         return []
     answers = [a for a in work.store.answers(work.run.id, policy.name, SUITE) if a.fault is None]
+    if not answers:
+        return []
     prompts = work.engine.chat_ids([[{"role": "user", "content": a.item}] for a in answers])
     given = [(p, unpack_ids(a.token_ids)) for p, a in zip(prompts, answers, strict=True)]
 

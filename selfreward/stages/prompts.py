@@ -67,14 +67,20 @@ def held_out_files(work: Work) -> list[Any]:
     return [work.file(n) for n in names]
 
 
-def _neighbours(work: Work, policy: Policy) -> Neighbours:
-    """What a new prompt must keep away from: held-out prompts, seeds, and what was accepted before."""
+def held_out(work: Work) -> Neighbours:
+    """The prompts of probe and evaluation: nothing near them may train."""
     near = Neighbours(work.recipe.prompts.filters.rouge)
     for path in held_out_files(work):
         for row in read_lines(path, ()):
             for text in [row.get("prompt"), row.get("problem"), *row.get("turns", [])]:
                 if text:
                     near.add(text, "held_out")
+    return near
+
+
+def _neighbours(work: Work, policy: Policy) -> Neighbours:
+    """What a new prompt must keep away from: held-out prompts, seeds, and what was accepted before."""
+    near = held_out(work)
     if work.recipe.prompts.source != "self-instruct":
         return near
     for name in list(work.store.policies(work.run.id))[: policy.idx + 1]:
@@ -200,10 +206,11 @@ def _fall_back(work: Work, stage: Stage, policy: Policy) -> None:
     }
     unused = [s for s in work.store.prompts(work.run.id, "M0") if s.id not in used]
     random.Random(derive_seed(work.recipe.seed, "fallback", policy.idx)).shuffle(unused)
-    rows = [
-        _row(work, policy, slot + i, number + 1, s.text, "seed", [s.id], None, None)
-        for i, s in enumerate(unused[:missing])
-    ]
+    rows = []
+    for i, seed in enumerate(unused[:missing]):
+        row = _row(work, policy, slot + i, number + 1, seed.text, "seed", [seed.id], None, None)
+        row.messages, row.reference = seed.messages, seed.reference
+        rows.append(row)
     work.store.commit_block(stage, rows, len(rows))
     work.advance(stage)
 
@@ -274,8 +281,10 @@ def seed_rows(work: Work) -> list[Prompt]:
         run_id=work.run.id, name="M0", idx=0, model="", made_in=work.run.id, status="promoted", created_at=""
     )
     rows = []
+    near = held_out(work)
     for i, line in enumerate(read_lines(work.file(work.recipe.prompts.seed_file), ("prompt", "answer"))):
-        row = _row(work, policy, i, 0, line["prompt"], "seed", [], None, None)
+        reason = "near_held_out" if near.nearest(line["prompt"]) else None
+        row = _row(work, policy, i, 0, line["prompt"], "seed", [], None, reason)
         row.reference = line["answer"]
         rows.append(row)
     return rows

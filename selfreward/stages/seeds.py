@@ -13,26 +13,55 @@ from selfreward.errors import BadInput
 
 
 def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
-    """JSON objects of a JSONL file. Raises `BadInput` naming file and line for anything that is not one."""
+    """JSON objects of a JSONL file; see `numbered_lines`."""
+    return [row for _, row in numbered_lines(path, required)]
+
+
+def numbered_lines(path: Path, required: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
+    """JSON objects of a JSONL file with their line numbers from 1.
+
+    Raises `BadInput` naming file and line for anything that is not one, or lacks what is required.
+    """
     found = []
     for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{path}, line {number}: a JSON object was expected")
-        for key in required:
-            if _is_empty(row.get(key)):
-                raise BadInput(f"{path}, line {number}: {key!r} is missing or empty")
-            if key in ("prompt", "answer", "problem") and not isinstance(row[key], str | int):
-                raise BadInput(f"{path}, line {number}: {key!r} should be text")
-        found.append(row)
+        if line.strip():
+            found.append((number, _object(line, required, f"{path}, line {number}")))
     if not found:
         raise BadInput(f"{path} is empty: one JSON object a line was expected")
     return found
+
+
+def unique(items: list[str], path: Path) -> list[str]:
+    """The items, if no two are equal: an answer is found again by its item. Raises `BadInput` otherwise."""
+    twice = next((i for n, i in enumerate(items) if i in items[:n]), None)
+    if twice is not None:
+        raise BadInput(f"{path} holds {twice[:60]!r} twice")
+    return items
+
+
+def _object(line: str, required: tuple[str, ...], where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: a JSON object was expected")
+    for key in required:
+        if _is_empty(row.get(key)):
+            raise BadInput(f"{where}: {key!r} is missing or empty")
+        if key in ("prompt", "problem", "judgement") and not isinstance(row[key], str):
+            raise BadInput(f"{where}: {key!r} should be text")
+        if key == "answer" and not isinstance(row[key], str | int):
+            raise BadInput(f"{where}: {key!r} should be text")
+        if key == "turns" and not (
+            isinstance(row[key], list) and len(row[key]) == 2 and all(map(_is_text, row[key]))
+        ):
+            raise BadInput(f"{where}: {key!r} should be two texts")
+    return row
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
@@ -59,6 +88,8 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _prompt(line: str, where: str) -> dict[str, Any]:

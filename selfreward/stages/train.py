@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import random
 import shutil
 import subprocess
@@ -21,32 +23,34 @@ from selfreward.engines import process
 from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, unpack_ids
-from selfreward.stages.seeds import read_lines
+from selfreward.stages import prompts as prompts_stage
+from selfreward.stages.seeds import numbered_lines
 from selfreward.stages.work import Work, flat
 from selfreward.training import TrainingSpec
 
 WEIGHTS = "adapter_model.safetensors"
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
-ROOM = (
-    6  # adapters' worth of free disk that a training needs: two checkpoints with optimiser, the adapter, air
-)
+# Adapters' worth of disk: three checkpoints of four (weights, reference, Adam's moments), the adapter.
+ROOM = 14
 
 
 def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides M1."""
     sft = work.recipe.start.sft
     if sft is None:
-        return {"start.sft": None, "start.adapter": work.recipe.start.adapter}
+        given = work.recipe.start.adapter
+        weights = (work.recipe_file.parent / Path(given).expanduser() / WEIGHTS) if given else None
+        return {
+            "start.sft": None,
+            "start.adapter": sha256_of(weights) if weights and weights.is_file() else None,
+        }
     files = [sft.file, *([sft.judge_file] if sft.judge_file else [])]
     rubric = sha256_of(work.file(work.recipe.judge.rubric))
     hashes: dict[str, Any] = {"judge.rubric": rubric} if sft.judge_file else {}
+    hashes |= {"held_out": [sha256_of(f) for f in prompts_stage.held_out_files(work)]}
     hashes |= {f"start.sft.sha256.{i}": sha256_of(work.file(f)) for i, f in enumerate(files)}
-    return (
-        flat(sft, "start.sft")
-        | hashes
-        | flat(work.recipe.training.lora, "training.lora")
-        | _decided(work, policy)
-    )
+    options = {k: v for k, v in flat(sft, "start.sft").items() if k != "start.sft.save_steps"}
+    return options | hashes | flat(work.recipe.training.lora, "training.lora") | _decided(work, policy)
 
 
 def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
@@ -69,12 +73,12 @@ def run(work: Work, stage: Stage) -> str:
     rows = _rows(work, stage, policy)
     work.close_engine()  # its memory is the trainer's now
     fingerprint = {"rows_sha256": training.write_job(job, spec, rows), "fingerprint": stage.fingerprint}
-    stage.n_total = None
     if not _is_adopted(home / "adapter", fingerprint):
         remove_folder(home / "adapter")
         work.clock.timed("training", lambda: _train(work, stage, policy, job))
         write_json(job / "adapter" / JOB, fingerprint)
         place_folder(job / "adapter", home / "adapter")
+    _copy_log(work, stage, policy, job / "train.jsonl")
     shutil.rmtree(job / "checkpoints", ignore_errors=True)
     return f"trained on {len(rows)} rows in {stage.n_done} steps"
 
@@ -97,8 +101,11 @@ def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
 def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
     """Copies the LoRA folder that `start.adapter` names into the run; relative path and sha256."""
     given = (work.recipe_file.parent / Path(work.recipe.start.adapter or "").expanduser()).resolve()
-    if not (given / WEIGHTS).is_file():
-        raise BadInput(f"start.adapter: {given} holds no {WEIGHTS}")
+    if not (given / WEIGHTS).is_file() or not (given / "adapter_config.json").is_file():
+        raise BadInput(f"start.adapter: {given} holds no {WEIGHTS} with its adapter_config.json")
+    config = json.loads((given / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise BadInput(f"start.adapter: {given} is not a plain LoRA (no DoRA, no modules_to_save)")
     target, copy = work.folder / policy.name / "adapter", work.folder / policy.name / "adapter.part"
     if not target.exists():
         remove_folder(copy)
@@ -145,22 +152,23 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
 
 
 def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
-    """The training's token ids; the first start freezes them in `trained_on`, later ones read those."""
-    frozen = {r.pair_id or r.source for r in work.store.trained_on(work.run.id, policy.name)}
-    made = _sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy)
-    if frozen:
-        made = [(record, row) for record, row in made if (record.pair_id or record.source) in frozen]
-    else:
+    """The training's token ids; the first start freezes them, later ones read what is frozen."""
+    frozen = bool(work.store.trained_on(work.run.id, policy.name))
+    made = _sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy, frozen)
+    if not made:
+        raise GateHalted(f"{policy.name} has nothing to train on")
+    if not frozen:
         for position, (record, _) in enumerate(made):
             record.run_id, record.policy, record.position = work.run.id, policy.name, position
         work.store.add([record for record, _ in made])
-    if not made:
-        raise GateHalted(f"{policy.name} has nothing to train on")
     return [row for _, row in made]
 
 
-def _pair_rows(work: Work, policy: Policy) -> list[tuple[TrainedOn, dict[str, Any]]]:
-    pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
+def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn, dict[str, Any]]]:
+    if frozen:
+        pairs = work.store.frozen_pairs(work.run.id, policy.name)
+    else:
+        pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
     prompts = work.engine.chat_ids([json.loads(p.messages) for p in pairs])
     return [
         (
@@ -186,7 +194,7 @@ def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
         rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
         needed = ("prompt", "answer", "score", "judgement")
         for number, line in _drawn(work, sft.judge_file, needed, sft.judge_examples):
-            if not rubric.low <= line["score"] <= rubric.high:
+            if type(line["score"]) not in (int, float) or not rubric.low <= line["score"] <= rubric.high:
                 raise BadInput(
                     f"{sft.judge_file}, line {number}: score {line['score']} is outside the rubric's scale"
                 )
@@ -208,7 +216,10 @@ def _drawn(
     work: Work, name: str, required: tuple[str, ...], count: int | None
 ) -> list[tuple[int, dict[str, Any]]]:
     """`count` lines of a file with their numbers, drawn by the run's seed, in file order."""
-    lines = list(enumerate(read_lines(work.file(name), required), 1))
+    near = prompts_stage.held_out(work)
+    lines = [
+        (n, row) for n, row in numbered_lines(work.file(name), required) if not near.nearest(row["prompt"])
+    ]
     if count is None or count >= len(lines):
         return lines
     return sorted(
@@ -218,11 +229,7 @@ def _drawn(
 
 def _check_room(work: Work, spec: TrainingSpec) -> None:
     """Refuses to start a training whose files would not fit on the disk."""
-    config = json.loads((work.base / "config.json").read_text(encoding="utf-8"))
-    hidden, layers = int(config.get("hidden_size", 1024)), int(config.get("num_hidden_layers", 24))
-    adapter = (
-        4 * spec.lora_r * layers * 2 * (7 * hidden + 3 * int(config.get("intermediate_size", 4 * hidden)))
-    )
+    adapter = _adapter_bytes(json.loads((work.base / "config.json").read_text(encoding="utf-8")), spec.lora_r)
     free = shutil.disk_usage(work.folder).free
     if free < ROOM * adapter:
         raise BadInput(
@@ -232,11 +239,25 @@ def _check_room(work: Work, spec: TrainingSpec) -> None:
         )
 
 
+def _adapter_bytes(config: dict[str, Any], r: int) -> int:
+    """Size of a float32 LoRA on every block's seven linear layers; unknown shapes count as a 7B model's."""
+    shape = config.get("text_config") or config
+    hidden, layers = int(shape.get("hidden_size", 4096)), int(shape.get("num_hidden_layers", 32))
+    heads = int(shape.get("num_attention_heads", 32))
+    head = int(shape.get("head_dim") or hidden // heads)
+    inner = int(shape.get("intermediate_size", 4 * hidden))
+    keys = int(shape.get("num_key_value_heads", heads)) * head
+    return 4 * r * layers * (2 * (hidden + heads * head) + 2 * (hidden + keys) + 3 * (hidden + inner))
+
+
 def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
     """Starts the trainer child and copies its log into `metric` until it ends."""
     remove_folder(job / "adapter")
     log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
-    child = process.start("selfreward.training", [str(job)], log, work.threads)
+    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # several need a launcher
+    child = process.start(
+        "selfreward.training", [str(job)], log, work.threads, {"CUDA_VISIBLE_DEVICES": one_gpu}
+    )
     start = time.monotonic()
     try:
         while child.process.poll() is None:
@@ -249,7 +270,6 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
         raise
     code = child.close()
     stage.seconds += time.monotonic() - start
-    _copy_log(work, stage, policy, job / "train.jsonl")
     if code == GateHalted.exit_code:
         raise GateHalted(f"{policy.name}: {child.log_tail(1)}")
     if code != 0:
@@ -263,6 +283,8 @@ def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:
     """Rows of `train.jsonl` as metrics; a line that is still being written waits for the next look."""
     if not path.exists():
         return
+    sft = work.recipe.start.sft
+    n_rows = sft.batch if stage.name == "sft" and sft else work.recipe.training.batch
     metrics: list[Metric] = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):
@@ -274,7 +296,7 @@ def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:
             metrics += [
                 Metric(
                     run_id=work.run.id, policy=policy.name, stage=stage.name, name=f"train/{name}", step=step,
-                    value=value if value == value and abs(value) != float("inf") else None, n=1,
+                    value=value if math.isfinite(value) else None, n=n_rows,
                 )
                 for name, value in found.items()
             ]  # fmt: skip

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +17,14 @@ from pydantic import BaseModel
 
 from selfreward.engines.client import EngineClient
 from selfreward.errors import BadInput
-from selfreward.files import sha256_of
+from selfreward.files import sha256_of, sha256_of_text
 from selfreward.protocols import Sampling
 from selfreward.recipe import Recipe, SamplingOptions, locate
 from selfreward.records import Policy, Run, Stage
 from selfreward.store import Store
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
+DECIDING = (*LIBRARIES, "selfreward", "rapidfuzz", "numpy")
 
 
 class Progress(Protocol):
@@ -85,7 +89,7 @@ class Work:
     def dtype(self) -> str:
         """Precision of engine and trainer, `auto` resolved: bfloat16 beside an NVIDIA GPU, else float32."""
         wanted = self.recipe.model.dtype
-        return wanted if wanted != "auto" else "bfloat16" if Path("/dev/nvidia0").exists() else "float32"
+        return wanted if wanted != "auto" else "bfloat16" if gpu_in_use() else "float32"
 
     @property
     def threads(self) -> int:
@@ -138,6 +142,7 @@ class Work:
             "model.dtype": self.dtype,
             "model.chat_template": template if template in (None, "plain") else sha256_of(Path(template)),
             "model.system": model.system,
+            "model.files": self._tokenizer_hash,
             "adapter.sha256": policy.sha256,
             "engine.type": options.type,
             "engine.batch": options.batch,
@@ -146,15 +151,33 @@ class Work:
             "seed": self.recipe.seed,
         } | versions()
 
+    @cached_property
+    def _tokenizer_hash(self) -> str:
+        """Of the files of the base, besides its weights, that decide token ids and stop ids."""
+        names = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
+        found = [self.base / n for n in (*names, "generation_config.json") if (self.base / n).exists()]
+        return sha256_of_text("".join(f"{p.name} {sha256_of(p)}\n" for p in found))
+
     def advance(self, stage: Stage) -> None:
         """Tells the counts of a stage after a commit."""
         self.progress.advance(stage.n_done, stage.n_total, stage.n_tokens)
 
 
+@cache
+def gpu_in_use() -> bool:
+    """Whether children find an NVIDIA GPU: listed, not hidden, and torch is not a CPU build."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or "+cpu" in version("torch"):
+        return False
+    if shutil.which("nvidia-smi") is None:
+        return False
+    return "GPU " in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+
+
+@cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide numbers, as `version.NAME`."""
     found = {}
-    for name in LIBRARIES:
+    for name in DECIDING:
         try:
             found[f"version.{name}"] = version(name)
         except PackageNotFoundError:

@@ -1,7 +1,9 @@
-"""Opens the SQLite file: pragmas, migrations after a backup, transactions writing at once or not at all."""
+"""Opening the SQLite file: pragmas, migrations, transactions that write at once or not at all."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,13 +11,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, event, insert, text
+from sqlalchemy import URL, Connection, create_engine, event, insert, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlmodel import SQLModel
 
 from selfreward.errors import StoreError
 
 HEAD = "v1"
+
+
+def _url(path: Path, write: bool) -> URL:
+    """Any path, odd characters included; a view in a read-only folder takes the file as it lies."""
+    if write:
+        return URL.create("sqlite", database=str(path))
+    lies_still = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    query = {"uri": "true", "mode": "ro"} | ({"immutable": "1"} if lies_still else {})
+    return URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
 
 
 class Database:
@@ -28,14 +39,14 @@ class Database:
         self._write = write
         self._writing = False
         self._synchronous = "NORMAL"
-        self._engine = create_engine(
-            f"sqlite:///{path}" if write else f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true"
-        )
+        self._engine = create_engine(_url(path, write))
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", self._begin)
         try:
             self._open()
-        except (OperationalError, DatabaseError) as error:
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be opened: {error}") from None
+        except DatabaseError as error:
             raise StoreError(f"{path} cannot be opened: {error.orig}") from None
 
     def close(self) -> None:
@@ -82,8 +93,11 @@ class Database:
 
     def rows(self, sql: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as named tuples."""
-        with self._engine.connect() as connection:
-            return list(connection.execute(text(sql), parameters))
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(text(sql), parameters))
+        except OperationalError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.orig}") from None
 
     def one(self, sql: str, **parameters: Any) -> Any:
         """The first row of a query, or None."""
@@ -100,20 +114,18 @@ class Database:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if self._writing else "BEGIN")
 
     def _open(self) -> None:
-        if self._write:
-            raw = sqlite3.connect(self.path)
-            raw.execute("PRAGMA journal_mode=WAL")
-            raw.close()
         version = self._version()
         if version == HEAD:
             return
-        if version is not None and version != "":
+        if version:
             raise StoreError(
                 f"{self.path} was made by another version of selfreward "
                 f"(schema {version}, this one knows {HEAD})"
             )
         if not self._write:
             raise StoreError(f"{self.path} is not a store of selfreward")
+        with contextlib.closing(sqlite3.connect(self.path)) as raw:
+            raw.execute("PRAGMA journal_mode=WAL")
         self._migrate()
 
     def _version(self) -> str | None:

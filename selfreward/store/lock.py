@@ -26,9 +26,9 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            raise StoreError(
-                f"{self.path.parent} is in use by {self._holder(self._file.read())}: wait for it, or stop it"
-            ) from None
+            holder = self._holder(self._file.read())
+            self._file.close()
+            raise StoreError(f"{self.path.parent} is in use by {holder}: wait for it, or stop it") from None
         self._file.seek(0)
         self._file.truncate()
         self._file.write(

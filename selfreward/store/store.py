@@ -39,12 +39,12 @@ class Store(Database):
         rows = self.rows("SELECT * FROM stage WHERE run_id = :r", r=run_id)
         return {(r.policy, r.name): Stage(**r._mapping) for r in rows}
 
-    def save(self, *records: SQLModel, events: Sequence[Event] = ()) -> None:
-        """Inserts or replaces run, policy and stage rows, and events that tell of it, in one transaction."""
+    def save(self, *records: SQLModel, rows: Sequence[SQLModel] = (), events: Sequence[Event] = ()) -> None:
+        """In one transaction: inserts or replaces run, policy and stage records, inserts rows and events."""
         with self.transaction() as connection:
             for record in records:
                 _upsert(connection, record)
-            self.add(list(events), connection)
+            self.add([*rows, *events], connection)
 
     def event(self, run_id: int, kind: str, **detail: Any) -> Event:
         """An event row, for `save` or `add`."""
@@ -57,20 +57,24 @@ class Store(Database):
 
         `done` and `tokens` are added to what was there.
         """
-        stage.n_done, stage.n_tokens = stage.n_done + done, stage.n_tokens + tokens
-        stage.seconds += seconds
+        counts = {
+            "n_done": stage.n_done + done,
+            "n_total": stage.n_total,
+            "n_tokens": stage.n_tokens + tokens,
+            "seconds": stage.seconds + seconds,
+        }
         with self.transaction() as connection:
             self.add(records, connection)
             connection.execute(
                 text(
-                    "UPDATE stage SET n_done = :d, n_total = :t, n_tokens = :k, seconds = :s"
+                    "UPDATE stage SET n_done = :n_done, n_total = :n_total, n_tokens = :n_tokens,"
+                    " seconds = :seconds"
                     " WHERE run_id = :r AND policy = :p AND name = :n"
                 ),
-                {
-                    "d": stage.n_done, "t": stage.n_total, "k": stage.n_tokens, "s": stage.seconds,
-                    "r": stage.run_id, "p": stage.policy, "n": stage.name,
-                },
-            )  # fmt: skip
+                counts | {"r": stage.run_id, "p": stage.policy, "n": stage.name},
+            )
+        for name, value in counts.items():  # only what is stored counts
+            setattr(stage, name, value)
 
     # prompts
 
@@ -190,17 +194,29 @@ class Store(Database):
             "SELECT * FROM trained_on WHERE run_id = :r AND policy = :p ORDER BY position", r=run_id, p=policy
         )
 
-    def forget_training(self, run_id: int, policy: str, connection: Connection) -> None:
-        """Drops the frozen rows of a training that has not started."""
-        connection.execute(
-            text("DELETE FROM trained_on WHERE run_id = :r AND policy = :p"), {"r": run_id, "p": policy}
-        )
+    def frozen_pairs(self, run_id: int, policy: str) -> list[Any]:
+        """The pairs a started training reads, in its order, whatever was reviewed since."""
+        return self.rows(
+            "SELECT r.id, t.weight, p.messages, c.token_ids AS chosen, x.token_ids AS rejected"
+            " FROM trained_on t JOIN pair r ON r.id = t.pair_id JOIN prompt p ON p.id = r.prompt_id"
+            " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE t.run_id = :r AND t.policy = :p ORDER BY t.position",
+            r=run_id, p=policy,
+        )  # fmt: skip
 
     def put_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Inserts or replaces metric rows."""
+        """Inserts or replaces metric rows; one without a finite value is an event too."""
+        odd = [m for m in metrics if m.value is None]
         with self.transaction() as connection:
             for metric in metrics:
                 _upsert(connection, metric)
+            self.add(
+                [
+                    self.event(m.run_id, "not_finite", policy=m.policy, metric=m.name, step=m.step)
+                    for m in odd
+                ],
+                connection,
+            )
 
     def put_findings(self, *records: SQLModel) -> None:
         """Inserts or replaces alarm rows."""

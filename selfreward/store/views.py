@@ -25,6 +25,11 @@ class Views(Database):
             ),
         }
 
+    def system(self, run_id: int = 1) -> str | None:
+        """The system turn the recipe puts before every chat."""
+        row = self.one("SELECT json_extract(recipe, '$.model.system') FROM run WHERE id = :r", r=run_id)
+        return row[0] if row else None
+
     def iteration(self, policy: str, run_id: int = 1) -> dict[str, Any]:
         """Counts of an iteration: prompts by source, candidates, judgements, their faults, outcomes."""
         sources = (
@@ -105,7 +110,7 @@ class Views(Database):
         }
 
     def pair_numbers(self, of: str | None) -> list[Any]:
-        """Per pair: policy, margin, scores and the word counts of both texts, by id."""
+        """Per pair: policy, margin, scores and the token counts of both texts, by id."""
         return self.rows(
             "SELECT p.policy, r.margin, r.chosen_score, r.rejected_score,"
             " c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens"
