@@ -162,7 +162,7 @@ def test_a_nucleus_wider_than_the_quick_path_is_sorted_whole() -> None:
 
 
 def test_choice_logprobs_are_those_of_the_tokens_one_by_one(engine: TransformersEngine) -> None:
-    """ " 10" begins with the token of " 1" here: its probability is not counted as that of " 1"."""
+    """Here the text " 10" begins with the token of " 1": its probability is not counted as that of " 1"."""
     choices = (" 1", " 2", " 10", " none of these")
     block = [Choice(c, "Score:", choices) for c in (ASK, OTHER)]
     for choice, row in zip(block, engine.choice_logprobs(block), strict=True):
@@ -264,7 +264,8 @@ def test_a_sliding_window_model_is_scored_alone_and_together_alike(tmp_path: Pat
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=len(AutoTokenizer.from_pretrained(plain)), hidden_size=32, intermediate_size=64,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, sliding_window=8,
+        initializer_range=0.2,
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
     stem = list(range(20, 60))
