@@ -131,7 +131,11 @@ def test_sampling_defaults_of_the_model_folder_do_not_leak(tmp_path: Path) -> No
     request = Request(ASK, 5, Sampling(1.0, 1.0, 0, 24))
     before = TransformersEngine(str(folder), dtype="float32", threads=1).generate([request])
     GenerationConfig(
-        eos_token_id=2, do_sample=True, top_k=1, temperature=0.01, repetition_penalty=9.0
+        eos_token_id=sorted(Chat(str(folder)).stop_ids),
+        do_sample=True,
+        top_k=1,
+        temperature=0.01,
+        repetition_penalty=9.0,
     ).save_pretrained(folder)
     assert TransformersEngine(str(folder), dtype="float32", threads=1).generate([request]) == before
 

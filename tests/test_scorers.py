@@ -57,7 +57,7 @@ class ScriptedEngine:
         return Completion(text, (*ids, 0), "stop", math.log(chances[text]) / (len(ids) + 1))
 
     def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
-        """The probability that the reply goes on with each choice after the opening."""
+        """The probability that the reply goes on with each choice and no longer one beginning with it."""
         self.asked += block
         return [self._choose(c) for c in block]
 
@@ -67,7 +67,10 @@ class ScriptedEngine:
         chances = self.replies(choice.messages[-1]["content"])
         opened = {t[len(choice.opening) :]: p for t, p in chances.items() if t.startswith(choice.opening)}
         total = math.fsum(opened.values())
-        mass = [math.fsum(p for t, p in opened.items() if t.startswith(c)) for c in choice.choices]
+        longest = {
+            t: max((c for c in choice.choices if t.startswith(c)), key=len, default=None) for t in opened
+        }
+        mass = [math.fsum(p for t, p in opened.items() if longest[t] == c) for c in choice.choices]
         return [math.log(m / total) if m else -math.inf for m in mass]
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
