@@ -2,8 +2,9 @@
 
 Runs the two iterations (or what is missing of them), then answers every held-out prompt once with each
 policy, same seeds, and counts: share of finished answers of 8 to 25 words, mean words, and whether an answer
-is likelier under M0 given its own prompt than given another one's. Ends with one JSON line. `--flip` trains
-on swapped pairs instead, in a run of its own: the share must fall.
+is likelier under M0 given its own prompt than given another one's. Ends with one JSON line. `--flip`, after a
+run, trains M2 once more from the very rows it was trained on with chosen and rejected swapped, in a folder
+aside, and measures that: the share must fall.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from selfreward import loop, stats
-from selfreward.errors import BadInput, SelfRewardError
+from selfreward import loop, stats, training
+from selfreward.engines import process
+from selfreward.errors import BadInput, SelfRewardError, WorkFailed
 from selfreward.files import packaged, write_json
 from selfreward.invent import Neighbours
 from selfreward.protocols import Completion, Request, Sampling, Scored
+from selfreward.recipe import LengthReward
 from selfreward.records import derive_seed
 from selfreward.runs import open_work
 from selfreward.scorers.length import LengthScorer
 from selfreward.show import terminal_progress
-from selfreward.stages import train
 from selfreward.stages.seeds import read_prompts
 from selfreward.stages.work import Work, sampling
+from selfreward.training import TrainingSpec
 
 RECIPE = Path("iterations/prove.yaml")
 
@@ -40,54 +42,60 @@ def main() -> None:
     )
     parser.add_argument("--flip", action="store_true", help="swap chosen and rejected: the figure must fall")
     arguments = parser.parse_args()
-    recipe = _flipped() if arguments.flip else RECIPE
-    prompts = read_prompts(arguments.prompts)
-    with terminal_progress() as progress, open_work(recipe, [], progress) as work:
-        _refuse_trained(work, prompts)
-        if arguments.flip:
-            work.store.save(events=[work.store.event(work.run.id, "flipped")])
+    with terminal_progress() as progress, open_work(RECIPE, [], progress) as work:
+        prompts = _held_out(work, arguments.prompts)
         loop.iterate(work, None, "M3")
-        found = measure(work, prompts)
+        found = measure_flipped(work, prompts) if arguments.flip else measure(work, prompts)
         work.close_engine()
-    write_json(work.folder / "prove.json", found)
+    write_json(work.folder / ("flipped.json" if arguments.flip else "prove.json"), found)
     print(json.dumps(found))
 
 
-def _flipped() -> Path:
-    """A copy of the recipe under another name, and a trainer that gets every pair the wrong way round."""
-    recipe = RECIPE.parent / "flipped" / "flipped.yaml"
-    recipe.parent.mkdir(exist_ok=True)
-    shutil.copyfile(RECIPE, recipe)
-    sound = train._pair_rows
-
-    def swapped(*arguments: Any) -> Any:
-        return [
-            (record, row | {"chosen_ids": row["rejected_ids"], "rejected_ids": row["chosen_ids"]})
-            for record, row in sound(*arguments)
-        ]
-
-    train._pair_rows = swapped
-    return recipe
-
-
-def _refuse_trained(work: Work, prompts: list[dict[str, Any]]) -> None:
-    """What trains does not evaluate, near-duplicates included."""
+def _held_out(work: Work, path: Path) -> list[dict[str, Any]]:
+    """The prompts to measure on, without those too close to one that trains."""
     near = Neighbours(work.recipe.prompts.filters.rouge)
     for prompt in read_prompts(work.file(work.recipe.prompts.source)):
         near.add(prompt["text"], prompt["text"])
-    for prompt in prompts:
-        twin = near.nearest(prompt["text"])
-        if twin:
-            raise BadInput(
-                f"held-out prompt {prompt['text']!r} is too close to the training prompt {twin[0]!r}"
-            )
+    given = read_prompts(path)
+    kept = [p for p in given if near.nearest(p["text"]) is None]
+    if len(kept) < len(given):
+        out = len(given) - len(kept)
+        work.progress.say(f"{out} of {len(given)} prompts are too close to training prompts: left out")
+    if not kept:
+        raise BadInput(f"{path} holds no prompt that is not among the training prompts")
+    return kept
+
+
+def measure_flipped(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
+    """M1 against an M2 that learnt to prefer what M2 learnt to avoid: same rows, same settings, sides swapped."""
+    made, aside = work.folder / "M2" / "training", work.folder / "flipped"
+    spec = TrainingSpec(**json.loads((made / "spec.json").read_text(encoding="utf-8")))
+    rows = [json.loads(line) for line in (made / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    swapped = [r | {"chosen_ids": r["rejected_ids"], "rejected_ids": r["chosen_ids"]} for r in rows]
+    training.write_job(aside, spec, swapped)
+    child = process.start("selfreward.training", [str(aside)], aside / "log", work.threads)
+    child.process.wait()
+    if child.close() != 0:
+        raise WorkFailed(f"the flipped training failed: {child.log_tail()}")
+    rule = _rule(work)
+    answers = [
+        _answer(work, work.adapter(work.policy("M1")), prompts),
+        _answer(work, str(aside / "adapter"), prompts),
+    ]
+    hits = [[float(_is_hit(rule, a)) for a in found] for found in answers]
+    return {
+        "m1": sum(hits[0]) / len(prompts),
+        "m2_flipped": sum(hits[1]) / len(prompts),
+        "difference": _plain(stats.paired_difference(hits[0], hits[1])),
+        "n": len(prompts),
+        "words": [sum(_words(a) for a in found) / len(found) for found in answers],
+    }
 
 
 def measure(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
     """Shares of M1 and M3 with their paired difference, and everything beside it."""
-    reward = work.recipe.rewards[0]
-    rule = LengthScorer(reward.low, reward.best, reward.high)
-    answers = {name: _answer(work, name, prompts) for name in ("M1", "M2", "M3")}
+    rule = _rule(work)
+    answers = {n: _answer(work, work.adapter(work.policy(n)), prompts) for n in ("M1", "M2", "M3")}
     hits = {name: [float(_is_hit(rule, a)) for a in found] for name, found in answers.items()}
     on_topic = {name: _on_topic(work, prompts, answers[name]) for name in ("M1", "M3")}
     shares = {name: stats.share(int(sum(h)), len(h)) for name, h in hits.items()}
@@ -108,15 +116,21 @@ def measure(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _answer(work: Work, name: str, prompts: list[dict[str, Any]]) -> list[Completion]:
+def _answer(work: Work, adapter: str | None, prompts: list[dict[str, Any]]) -> list[Completion]:
     """One answer a prompt; the seed depends on the prompt alone, so every policy draws with the same ones."""
     draws: Sampling = sampling(work.recipe.candidates.sampling)
-    adapter = work.adapter(work.policy(name))
     requests = [
         Request(p["messages"], derive_seed(work.recipe.seed, "prove", p["text"]), draws, adapter)
         for p in prompts
     ]
     return work.engine.generate(requests)
+
+
+def _rule(work: Work) -> LengthScorer:
+    reward = work.recipe.rewards[0]
+    if not isinstance(reward, LengthReward):
+        raise BadInput(f"{RECIPE}: the proof needs a reward of type length")
+    return LengthScorer(reward.low, reward.best, reward.high)
 
 
 def _is_hit(rule: LengthScorer, answer: Completion) -> bool:
