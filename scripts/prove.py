@@ -67,7 +67,7 @@ def _held_out(work: Work, path: Path) -> list[dict[str, Any]]:
 
 
 def measure_flipped(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]:
-    """M1 against an M2 that learnt to prefer what M2 learnt to avoid: same rows, same settings, sides swapped."""
+    """M1 against an M2 that learnt to prefer what M2 learnt to avoid: the same rows, sides swapped."""
     made, aside = work.folder / "M2" / "training", work.folder / "flipped"
     spec = TrainingSpec(**json.loads((made / "spec.json").read_text(encoding="utf-8")))
     rows = [json.loads(line) for line in (made / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
