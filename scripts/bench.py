@@ -19,6 +19,7 @@ from typing import Any
 
 BIN = Path(sys.executable).parent / "selfreward"
 MODEL = "smollm2-135m-instruct"
+TOKENS = int(os.environ.get("BENCH_TOKENS", "128"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "3"))
 
 
@@ -51,7 +52,7 @@ def engine() -> None:
     from selfreward.recipe import models_folder
 
     prompts = [json.loads(line)["prompt"] for line in packaged("probe.jsonl").read_text().splitlines()][:64]
-    draws = Sampling(0.7, 0.9, 0, 128)
+    draws = Sampling(0.7, 0.9, 0, TOKENS)
     ours = TransformersEngine(
         str(models_folder() / MODEL), dtype="float32", threads=len(os.sched_getaffinity(0))
     )
@@ -67,7 +68,13 @@ def engine() -> None:
             width = max(map(len, part))
             fed = torch.tensor([[ours.chat.pad_id] * (width - len(i)) + i for i in part])
             mask = torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in part])
-            options = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_new_tokens": 128}
+            options = {
+                "do_sample": True,
+                "temperature": 0.7,
+                "top_p": 0.9,
+                "top_k": 0,
+                "max_new_tokens": TOKENS,
+            }
             out = ours.model.generate(input_ids=fed, attention_mask=mask, **options)[:, width:]
             made += sum(
                 next((n + 1 for n, t in enumerate(row) if t in ours.chat.stop_ids), len(row))
@@ -83,7 +90,7 @@ def engine() -> None:
         for size in (64, 16):
             took, made = seconds(lambda size=size: static(size))
             rates[f"static_{size}"].append(made / took)
-    took, found = seconds(lambda: [ours.generate([r])[0] for r in requests[:6]])
+    took, found = seconds(lambda: [ours.generate([r])[0] for r in requests[:4]])
     single = sum(len(c.token_ids) for c in found) / took
     best = {k: statistics.median(v) for k, v in rates.items()}
     told(

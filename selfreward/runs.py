@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from selfreward.engines import model
 from selfreward.errors import BadInput, RecipeError
-from selfreward.files import sha256_of_text
-from selfreward.recipe import Recipe, load, locate
-from selfreward.records import Run
-from selfreward.stages.work import Progress, Work
-from selfreward.store import Lock, Store
-from selfreward.store.store import now
+
+if TYPE_CHECKING:  # a door that only looks at a run must not wait for what makes one
+    from selfreward.recipe import Recipe
+    from selfreward.records import Run
+    from selfreward.stages.work import Progress, Work
+    from selfreward.store import Store
 
 FOLDER = Path("iterations")
 LAST = FOLDER / ".last"
@@ -53,6 +53,10 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
 
     A hub model stays at the commit the run began with, taken from the local cache.
     """
+    from selfreward.recipe import load, locate
+    from selfreward.stages.work import Work
+    from selfreward.store import Lock, Store
+
     if not re.fullmatch(NAME, file.stem):
         raise RecipeError(f"{file.stem!r} cannot name a run: {NAME_RULE}")
     recipe = load(file, overrides)
@@ -80,6 +84,8 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
 
 def _base(store: Store, recipe: Recipe, file: Path) -> tuple[Path, str]:
     """The base's folder and identity, pinned by the store once the run has begun."""
+    from selfreward.engines import model
+
     known = store.policies(1).get("M0")
     pinned = known is not None and known.model.startswith(f"{recipe.model.id}@")
     commit = known.model.split("@", 1)[1] if known and pinned else recipe.model.revision
@@ -88,6 +94,10 @@ def _base(store: Store, recipe: Recipe, file: Path) -> tuple[Path, str]:
 
 def _run_row(store: Store, name: str, recipe: Recipe, overrides: list[str]) -> Run:
     """The run's row, made at the first start; the loop keeps its recipe as it is in force."""
+    from selfreward.files import sha256_of_text
+    from selfreward.records import Run
+    from selfreward.store.store import now
+
     text = recipe.model_dump_json(by_alias=True)
     run = store.run()
     if run is None:
