@@ -47,9 +47,8 @@ def engine() -> None:
     import torch
 
     from selfreward.engines.transformers_engine import TransformersEngine
-    from selfreward.files import packaged
+    from selfreward.files import models_folder, packaged
     from selfreward.protocols import Request, Sampling
-    from selfreward.recipe import models_folder
 
     prompts = [json.loads(line)["prompt"] for line in packaged("probe.jsonl").read_text().splitlines()][:64]
     draws = Sampling(0.7, 0.9, 0, TOKENS)
@@ -109,9 +108,8 @@ def judge() -> None:
     """
     from selfreward import rubric as rubrics
     from selfreward.engines.transformers_engine import TransformersEngine
-    from selfreward.files import packaged
+    from selfreward.files import models_folder, packaged
     from selfreward.protocols import Answer, Question, Sampling
-    from selfreward.recipe import models_folder
     from selfreward.scorers.judge import JudgeScorer
 
     model = TransformersEngine(

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selfreward import loop, stats, training
+from selfreward import loop, stats
 from selfreward.engines import process
 from selfreward.errors import BadInput, SelfRewardError, WorkFailed
 from selfreward.files import packaged, write_json
@@ -26,10 +26,10 @@ from selfreward.recipe import LengthReward
 from selfreward.records import derive_seed
 from selfreward.runs import open_work
 from selfreward.scorers.length import LengthScorer
-from selfreward.show import terminal_progress
+from selfreward.show.progress import terminal_progress
 from selfreward.stages.seeds import read_prompts
 from selfreward.stages.work import Work, sampling
-from selfreward.training import TrainingSpec
+from selfreward.training.job import TrainingSpec, write_job
 
 RECIPE = Path("iterations/prove.yaml")
 
@@ -72,7 +72,7 @@ def measure_flipped(work: Work, prompts: list[dict[str, Any]]) -> dict[str, Any]
     spec = TrainingSpec(**json.loads((made / "spec.json").read_text(encoding="utf-8")))
     rows = [json.loads(line) for line in (made / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     swapped = [r | {"chosen_ids": r["rejected_ids"], "rejected_ids": r["chosen_ids"]} for r in rows]
-    training.write_job(aside, spec, swapped)
+    write_job(aside, spec, swapped)
     child = process.start("selfreward.training", [str(aside)], aside / "log", work.threads)
     child.process.wait()
     if child.close() != 0:

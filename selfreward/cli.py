@@ -52,7 +52,7 @@ def init(
     """Write iterations/NAME.yaml, commented."""
     import re
 
-    from selfreward.recipe import load
+    from selfreward.recipe_file import load
     from selfreward.runs import FOLDER, NAME, NAME_RULE
 
     if not re.fullmatch(NAME, name):
@@ -109,7 +109,7 @@ def iterate(
     """Run the loop, or go on with it: whatever is done already is not done again."""
     from selfreward import loop
     from selfreward.runs import open_work, recipe_file
-    from selfreward.show import terminal_progress
+    from selfreward.show.progress import terminal_progress
 
     _check_policies(start, goal)
     if pause_before is not None:
@@ -130,8 +130,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show policies, stages, gates and measures of a run."""
-    from selfreward import show
     from selfreward.runs import database_of
+    from selfreward.show import run as show
     from selfreward.store import Views
 
     views = Views(database_of(run), write=False)
@@ -157,7 +157,7 @@ def pairs_list(
     as_json: AsJson = False,
 ) -> None:
     """List pairs, or the prompts that made none."""
-    from selfreward import show
+    from selfreward.show import pairs as show
 
     if sort not in ("id", "margin", "-margin"):
         raise typer.BadParameter("takes id, margin or -margin", param_hint="--sort")
@@ -181,7 +181,7 @@ def pairs_show(
     as_json: AsJson = False,
 ) -> None:
     """Show one pair with everything it came from."""
-    from selfreward import show
+    from selfreward.show import pairs as show
 
     found = _views(run).pair(pair)
     if found is None:
@@ -192,7 +192,7 @@ def pairs_show(
 @pairs_app.command("stats")
 def pairs_stats(run: RunName = None, of: Of = None, as_json: AsJson = False) -> None:
     """Summarise margins, lengths and outcomes by policy."""
-    from selfreward import show
+    from selfreward.show import pairs as show
 
     data = show.stats_data(_views(run), of)
     _print(data, as_json, lambda: show.pair_stats(data))
@@ -220,7 +220,7 @@ def prompts_list(
     as_json: AsJson = False,
 ) -> None:
     """List prompts with what became of them."""
-    from selfreward import show
+    from selfreward.show import pairs as show
 
     _check_choice("--status", state, ("accepted", "rejected"))
     _check_choice("--source", source, ("seed", "self-instruct", "user"))

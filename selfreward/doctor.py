@@ -12,7 +12,8 @@ from pathlib import Path
 
 from selfreward.engines import model
 from selfreward.errors import SelfRewardError
-from selfreward.recipe import Recipe, load, locate
+from selfreward.recipe import Recipe
+from selfreward.recipe_file import load, locate
 from selfreward.stages.work import LIBRARIES
 
 

@@ -69,3 +69,11 @@ def remove_folder(path: Path) -> None:
     """Removes a folder and all in it; one that is not there is fine."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def models_folder() -> Path:
+    """Where named models of the user lie."""
+    root = os.environ.get("SELFREWARD_CACHE")
+    if root:
+        return Path(root) / "models"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selfreward" / "models"

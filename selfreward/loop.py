@@ -7,7 +7,6 @@ The store is the state: running again is resuming, and there is no other code pa
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
+from selfreward.stages import frozen
+from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
 from selfreward.stages.work import Work
@@ -34,7 +35,6 @@ ITERATION = (
     ("probe", 1),
     ("evaluate", 1),
 )
-UPSTREAM = {"candidates": "prompts", "judge": "candidates", "pairs": "judge", "probe": None, "evaluate": None}
 STAGE_MOVES = {
     "pending": {"running", "skipped"},
     "running": {"done", "failed"},
@@ -184,10 +184,10 @@ def _take(work: Work, step: Step) -> None:
     stage = known or Stage(
         run_id=work.run.id, policy=step.policy, name=step.stage, made_in=work.run.id, status="pending"
     )
-    made_from = _made_from(work, step)
+    made_from = frozen.made_from(work, step.policy, step.stage)
     anew = _is_replaceable(work, stage)
     if not anew:
-        _check_same(stage, made_from)
+        frozen.check_same(stage, made_from)
     if stage.status == "pending" and _is_left_out(work, step):
         _skip(work, stage, made_from)
     elif anew or stage.status not in ("done", "skipped"):
@@ -220,7 +220,7 @@ def _is_left_out(work: Work, step: Step) -> bool:
 
 def _skip(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     """A stage with nothing to do; for `sft` M1 is the base again, or what `start.adapter` names."""
-    _freeze(stage, made_from)
+    frozen.freeze(stage, made_from)
     events = _set_stage(work, stage, "skipped")
     if stage.name != "sft":
         work.store.save(stage, events=events)
@@ -235,11 +235,6 @@ def _skip(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     work.store.save(stage, policy, events=events)
 
 
-def _freeze(stage: Stage, made_from: dict[str, Any]) -> None:
-    stage.made_from = json.dumps(made_from, sort_keys=True)
-    stage.fingerprint = sha256_of_text(stage.made_from)
-
-
 def _is_replaceable(work: Work, stage: Stage) -> bool:
     """`pairs` is mined anew, with newer reviews, as long as the training it feeds has not started."""
     if stage.name != "pairs":
@@ -248,46 +243,9 @@ def _is_replaceable(work: Work, stage: Stage) -> bool:
     return training is None or training.status == "pending"
 
 
-def _made_from(work: Work, step: Step) -> dict[str, Any]:
-    """The stage's own keys and the fingerprint of the stage whose rows it reads."""
-    policy = work.policy(step.policy)
-    made = stages.MADE_FROM[step.stage](work, policy)
-    known = work.store.stages(work.run.id)
-    if step.stage == "train":
-        read = known[(policy.parent or "M0", "pairs")]
-        return made | {"pairs": read.fingerprint}
-    upstream = UPSTREAM.get(step.stage)
-    return made | {upstream: known[(step.policy, upstream)].fingerprint} if upstream else made
-
-
-def _check_same(stage: Stage, made_from: dict[str, Any]) -> None:
-    """A started stage keeps what it was made from; anything else is refused with the keys that differ.
-
-    The machine's own keys (threads, versions) bind a stage until it is done: its rows are there then.
-    """
-    if stage.made_from is None:
-        return
-    stored = json.loads(stage.made_from)
-    present = json.loads(json.dumps(made_from))
-    done = stage.status == "done"
-    keys = sorted(k for k in stored.keys() | present.keys() if stored.get(k) != present.get(k))
-    keys = [k for k in keys if not (done and (k == "engine.threads" or k.startswith("version.")))]
-    if keys:
-        told = "; ".join(f"{k}: {_short(stored.get(k))} then, {_short(present.get(k))} now" for k in keys)
-        raise StoreError(
-            f"{stage.name} of {stage.policy} was made from another recipe: {told}. "
-            "Put the keys back, or start a run under a new name"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "…"
-
-
 def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     """From pending, failed or running to running to done; an error is written down and goes on its way."""
-    _freeze(stage, made_from)
+    frozen.freeze(stage, made_from)
     stage.attempt += 1
     stage.started_at = stage.started_at or now()
     stage.error = None
@@ -336,21 +294,9 @@ def _after(work: Work, stage: Stage) -> None:
         _gate(work, stage, findings, None)
     elif stage.name == "probe":
         policy = work.policy(stage.policy)
-        _gate(work, stage, _probe_findings(work, policy), policy if policy.status == "trained" else None)
+        _gate(work, stage, probe_stage.findings(work, policy), policy if policy.status == "trained" else None)
     elif stage.name == "evaluate":
         _promote(work, work.policy(stage.policy))
-
-
-def _probe_findings(work: Work, policy: Policy) -> list[Finding]:
-    def value(name: str) -> float | None:
-        row = work.store.metric(work.run.id, policy.name, name)
-        return None if row is None else math.nan if row.value is None else float(row.value)
-
-    texts = [a.text for a in work.store.answers(work.run.id, policy.name, "probe") if a.text is not None]
-    return collapse.after_probe(
-        policy.name, texts=texts, kl=value("kl_previous"), proof_gap=value("proof_gap"), moved=value("moved"),
-        noise=value("noise") or 0.0,
-    )  # fmt: skip
 
 
 def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy | None) -> None:

@@ -53,7 +53,7 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
 
     A hub model stays at the commit the run began with, taken from the local cache.
     """
-    from selfreward.recipe import load, locate
+    from selfreward.recipe_file import load, locate
     from selfreward.stages.work import Work
     from selfreward.store import Lock, Store
 

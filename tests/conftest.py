@@ -76,7 +76,7 @@ def real_policy() -> Path:
 
     `make test` fetches it; elsewhere the tests that need it are skipped.
     """
-    from selfreward.recipe import models_folder
+    from selfreward.files import models_folder
 
     folder = models_folder() / "smollm2-135m-instruct"
     if not (folder / "model.safetensors").exists():

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
-from selfreward import cli, show
+from selfreward import cli
 from selfreward import records as r
-from selfreward.recipe import load, parse
+from selfreward.recipe_file import load, parse
+from selfreward.show import console
 from selfreward.stages.work import flat
 from selfreward.store import Store
 from tests.conftest import make_tiny_policy
@@ -51,7 +52,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     """The entry point, in a folder with a recipe whose model is an empty file and on a wide terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFREWARD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(show.console, "width", 400)
+    monkeypatch.setattr(console.console, "width", 400)
     (tmp_path / "iterations/base").mkdir(parents=True)
     (tmp_path / "iterations/base/model.safetensors").touch()
     (tmp_path / "iterations/mine.yaml").write_text("model: base\n")
@@ -236,7 +237,7 @@ def test_a_list_has_the_rows_asked_for(run: Command, arguments: str, expected: l
 
 
 def test_an_id_is_never_broken_in_a_narrow_terminal(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show.console, "width", 80)
+    monkeypatch.setattr(console.console, "width", 80)
     assert str(PAIR) in run("pairs", "list").out
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from selfreward import loop
 from selfreward.errors import BadInput
-from selfreward.files import packaged
+from selfreward.files import packaged, sha256_of
 from selfreward.stages import train
 from selfreward.store import Lock
 from tests.runner import RUN, command, iterate, query, tables, write_recipe
@@ -52,6 +52,17 @@ def test_a_run_goes_from_m0_to_m3(whole: tuple[Path, subprocess.CompletedProcess
     ]
     hashes = [h for (h,) in query(folder, "SELECT sha256 FROM policy WHERE idx > 0")]
     assert len(set(hashes)) == 3 and None not in hashes
+
+
+def test_an_adapter_of_the_users_own_is_m1(short: Path, tiny_policy: Path, tmp_path: Path) -> None:
+    given = short / "iterations" / "t" / "M2" / "adapter"
+    write_recipe(tmp_path, tiny_policy, start={"sft": None, "adapter": str(given)}, evaluate=None)
+    done = iterate(tmp_path, "--to", "M2", "--pause-before", "prompts")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ((sha256, status),) = query(tmp_path, "SELECT sha256, status FROM policy WHERE name = 'M1'")
+    assert (sha256, status) == (sha256_of(given / "adapter_model.safetensors"), "promoted")
+    ((kl,),) = query(tmp_path, "SELECT value FROM metric WHERE policy = 'M1' AND name = 'kl_m0'")
+    assert kl > 0  # the engine wore it
 
 
 def test_the_driver_never_holds_a_tensor_library(

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 import selfreward
 from selfreward.errors import RecipeError
-from selfreward.recipe import LengthReward, load, locate, models_folder, parse
+from selfreward.files import models_folder
+from selfreward.recipe import LengthReward
+from selfreward.recipe_file import load, locate, parse
 
 
 def written(folder: Path, text: str = "model: base\n") -> Path:

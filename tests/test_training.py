@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from selfreward import training
 from selfreward.engines.transformers_engine import TransformersEngine, load_base
 from selfreward.errors import GateHalted
 from selfreward.protocols import Scored
-from selfreward.training import TrainingSpec, mean_gap
+from selfreward.training import trainer as trainers
+from selfreward.training.checkpoints import last_sound_checkpoint
+from selfreward.training.job import TrainingSpec, write_job
+from selfreward.training.proof import mean_gap
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -39,8 +41,8 @@ PAIRS = [
 
 
 def run(folder: Path, spec: TrainingSpec, rows: list[dict[str, Any]]) -> Path:
-    training.write_job(folder, spec, rows)
-    training.train(folder)
+    write_job(folder, spec, rows)
+    trainers.train(folder)
     return folder / "adapter"
 
 
@@ -59,7 +61,7 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: P
     """
     rows = PAIRS[:1]
     spec = spec_for(tiny_policy, batch=1, epochs=2, save_steps=1)
-    trainer = training.build_trainer(
+    trainer = trainers.build_trainer(
         spec, rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path
     )
     base = load_base(str(tiny_policy), "float32", 1)
@@ -105,7 +107,7 @@ def test_token_ids_reach_the_model_as_they_were_given(tiny_policy: Path, tmp_pat
     rows = [
         {"prompt_ids": [1, 5, 5, 1], "chosen_ids": [7, 2, 8], "rejected_ids": [9, 9]}
     ]  # no EOS at the end
-    trainer = training.build_trainer(
+    trainer = trainers.build_trainer(
         spec_for(tiny_policy),
         rows,
         load_base(str(tiny_policy), "float32", 1),
@@ -175,7 +177,7 @@ def test_a_training_killed_half_way_resumes_to_the_same_adapter(
     assert steps == [8, 9]
     shutil.rmtree(checkpoints / f"checkpoint-{steps[-1]}")  # as if killed before the last one
     shutil.rmtree(tmp_path / "cut" / "adapter")
-    training.train(tmp_path / "cut")
+    trainers.train(tmp_path / "cut")
     assert (tmp_path / "cut" / "adapter" / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     logs = [(tmp_path / n / "train.jsonl").read_text().count('"loss"') for n in ("cut", "whole")]
     assert logs == [9, 9]
@@ -188,10 +190,10 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(tiny_policy: 
     newest, before = sorted(checkpoints.iterdir(), key=lambda p: -int(p.name.split("-")[1]))[:2]
     weights = newest / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    assert training.last_sound_checkpoint(checkpoints) == before
+    assert last_sound_checkpoint(checkpoints) == before
     assert not newest.exists() and any(p.name.startswith("torn-") for p in checkpoints.iterdir())
     (before / "complete.json").unlink()
-    assert training.last_sound_checkpoint(checkpoints) is None
+    assert last_sound_checkpoint(checkpoints) is None
 
 
 def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(
@@ -228,7 +230,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tiny_policy: Path, tmp_p
 
 
 def test_every_pair_is_seen_once_an_epoch(tiny_policy: Path, tmp_path: Path) -> None:
-    trainer = training.build_trainer(
+    trainer = trainers.build_trainer(
         spec_for(tiny_policy),
         PAIRS,
         load_base(str(tiny_policy), "float32", 1),

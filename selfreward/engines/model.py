@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfreward.errors import BadInput
-from selfreward.files import sha256_of
-from selfreward.recipe import models_folder
+from selfreward.files import models_folder, sha256_of
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 

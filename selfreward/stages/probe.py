@@ -14,14 +14,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selfreward import diversity, stats
+from selfreward import collapse, diversity, stats
+from selfreward.collapse import Finding
 from selfreward.files import sha256_of
 from selfreward.protocols import Request, Sampling, Scored
 from selfreward.records import AnswerRow, Metric, Policy, Stage, derive_seed, pack_ids, unpack_ids
 from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, blocks, flat
 from selfreward.stats import Interval
-from selfreward.training import mean_gap
+from selfreward.training.proof import mean_gap
 
 SUITE = "probe"
 
@@ -192,3 +193,17 @@ def _proof_metrics(work: Work, policy: Policy) -> list[Metric]:
         )
         for name, value in found.items()
     ]
+
+
+def findings(work: Work, policy: Policy) -> list[Finding]:
+    """What the gate after `probe` makes of the numbers that are stored."""
+
+    def value(name: str) -> float | None:
+        row = work.store.metric(work.run.id, policy.name, name)
+        return None if row is None else math.nan if row.value is None else float(row.value)
+
+    texts = [a.text for a in work.store.answers(work.run.id, policy.name, "probe") if a.text is not None]
+    return collapse.after_probe(
+        policy.name, texts=texts, kl=value("kl_previous"), proof_gap=value("proof_gap"), moved=value("moved"),
+        noise=value("noise") or 0.0,
+    )  # fmt: skip

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import rubric as rubrics
-from selfreward import training
+from selfreward.engines import adapter as adapters
 from selfreward.engines import process
+from selfreward.engines.adapter import WEIGHTS
 from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, unpack_ids
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.seeds import numbered_lines
 from selfreward.stages.work import Work, flat
-from selfreward.training import TrainingSpec
+from selfreward.training.job import TrainingSpec, write_job
 
-WEIGHTS = "adapter_model.safetensors"
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
 # Adapters' worth of disk: three checkpoints of four (weights, reference, Adam's moments), the adapter.
 ROOM = 14
@@ -72,7 +72,7 @@ def run(work: Work, stage: Stage) -> str:
     _check_room(work, spec)
     rows = _rows(work, stage, policy)
     work.close_engine()  # its memory is the trainer's now
-    fingerprint = {"rows_sha256": training.write_job(job, spec, rows), "fingerprint": stage.fingerprint}
+    fingerprint = {"rows_sha256": write_job(job, spec, rows), "fingerprint": stage.fingerprint}
     if not _is_adopted(home / "adapter", fingerprint):
         remove_folder(home / "adapter")
         work.clock.timed("training", lambda: _train(work, stage, policy, job))
@@ -101,11 +101,10 @@ def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
 def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
     """Copies the LoRA folder that `start.adapter` names into the run; relative path and sha256."""
     given = (work.recipe_file.parent / Path(work.recipe.start.adapter or "").expanduser()).resolve()
-    if not (given / WEIGHTS).is_file() or not (given / "adapter_config.json").is_file():
-        raise BadInput(f"start.adapter: {given} holds no {WEIGHTS} with its adapter_config.json")
-    config = json.loads((given / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        raise BadInput(f"start.adapter: {given} is not a plain LoRA (no DoRA, no modules_to_save)")
+    try:
+        adapters.check(given, work.base)
+    except BadInput as error:
+        raise BadInput(f"start.adapter: {error}") from None
     target, copy = work.folder / policy.name / "adapter", work.folder / policy.name / "adapter.part"
     if not target.exists():
         remove_folder(copy)
@@ -229,7 +228,7 @@ def _drawn(
 
 def _check_room(work: Work, spec: TrainingSpec) -> None:
     """Refuses to start a training whose files would not fit on the disk."""
-    adapter = _adapter_bytes(json.loads((work.base / "config.json").read_text(encoding="utf-8")), spec.lora_r)
+    adapter = adapters.size(json.loads((work.base / "config.json").read_text(encoding="utf-8")), spec.lora_r)
     free = shutil.disk_usage(work.folder).free
     if free < ROOM * adapter:
         raise BadInput(
@@ -237,17 +236,6 @@ def _check_room(work: Work, spec: TrainingSpec) -> None:
             f"{ROOM * adapter / 2**20:.0f} MiB. "
             "Make room and run the same command again"
         )
-
-
-def _adapter_bytes(config: dict[str, Any], r: int) -> int:
-    """Size of a float32 LoRA on every block's seven linear layers; unknown shapes count as a 7B model's."""
-    shape = config.get("text_config") or config
-    hidden, layers = int(shape.get("hidden_size", 4096)), int(shape.get("num_hidden_layers", 32))
-    heads = int(shape.get("num_attention_heads", 32))
-    head = int(shape.get("head_dim") or hidden // heads)
-    inner = int(shape.get("intermediate_size", 4 * hidden))
-    keys = int(shape.get("num_key_value_heads", heads)) * head
-    return 4 * r * layers * (2 * (hidden + heads * head) + 2 * (hidden + keys) + 3 * (hidden + inner))
 
 
 def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:

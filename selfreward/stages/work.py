@@ -19,7 +19,8 @@ from selfreward.engines.client import EngineClient
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of, sha256_of_text
 from selfreward.protocols import Sampling
-from selfreward.recipe import Recipe, SamplingOptions, locate
+from selfreward.recipe import Recipe, SamplingOptions
+from selfreward.recipe_file import locate
 from selfreward.records import Policy, Run, Stage
 from selfreward.store import Store
 

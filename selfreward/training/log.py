@@ -1,0 +1,58 @@
+"""`train.jsonl`: a line a step, which the driver copies into the store while the training runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from selfreward.errors import GateHalted
+
+LOGGED = {  # TRL's names → ours, the ones the store keeps as metrics
+    "loss": "loss",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "rewards/chosen": "reward_chosen",
+    "rewards/rejected": "reward_rejected",
+    "logps/chosen": "logp_chosen",
+    "logps/rejected": "logp_rejected",
+    "mean_token_accuracy": "token_accuracy",
+}
+
+
+def log_callback(path: Path) -> Any:
+    """A trainer callback that appends a line a step and halts where a number is not finite."""
+    from transformers import TrainerCallback
+
+    class Log(TrainerCallback):  # type: ignore[misc]
+        """Appends one line a step and stops a training whose loss is no longer a number."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self._write({"step": state.global_step, "total": state.max_steps})
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            line = {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in (logs or {})}
+            if "loss" not in line:
+                return
+            bad = sorted(k for k, v in line.items() if not math.isfinite(v))
+            self._write({"step": state.global_step, "total": state.max_steps} | line)
+            if bad:
+                raise GateHalted(f"training is not finite at step {state.global_step}: {', '.join(bad)}")
+
+        def _write(self, line: dict[str, Any]) -> None:
+            with open(path, "a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+
+    return Log()
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drops the lines of steps after the checkpoint that is resumed from: they will be written again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if "loss" in json.loads(line) and json.loads(line)["step"] <= step]
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
