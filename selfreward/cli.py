@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from selfreward import grading_cli
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 
 app = typer.Typer(
@@ -30,6 +31,8 @@ pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs
 prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
+app.command()(grading_cli.evaluate)
+app.command()(grading_cli.compare)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (

@@ -38,9 +38,8 @@ def share(hits: int, n: int) -> Interval:
     if n < 1:
         raise ValueError("a share of nothing")
     p = hits / n
-    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return Interval(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
+    low, high = _wilson(p, n, Z95)
+    return Interval(p, min(p, low), max(p, high), n)
 
 
 def mean(values: Sequence[float]) -> Interval:
@@ -85,9 +84,7 @@ def bounded(
     Wilson's interval at the number of independent draws that the spread between prompts amounts to (the
     effective sample size of Korn and Graubard 1998), with Student's quantile for few prompts; it is never of
     width 0. Few prompts off the edge tell little of that spread, so the count of prompts stands in for it
-    there: with k such prompts it keeps a weight of 10 / (k² + 10). The 10 is ours, by simulation: with
-    clustered right-or-wrong data 94 to 97 % of intervals hold the truth for shares of 0.2 to 0.8 at 30, 80
-    and 256 prompts, and 93 % or more down to 0.02.
+    there: with k such prompts it keeps a weight of 100 / (k⁴ + 100), found by simulation (docs/evaluation.md).
     """
     a, b = np.asarray(numerators, float), np.asarray(denominators, float)
     n = len(a)
@@ -98,23 +95,26 @@ def bounded(
         return Interval(value, low, high, n)
     p = min(1.0, max(0.0, (value - low) / (high - low)))
     parts = (a - low * b) / (high - low)
-    draws = _independent_draws(parts, b, p, total)
-    q = student(n - 1)
-    centre = (p + q**2 / (2 * draws)) / (1 + q**2 / draws)
-    half = q / (1 + q**2 / draws) * math.sqrt(p * (1 - p) / draws + q**2 / (4 * draws**2))
-    ends = (low + (high - low) * min(1.0, max(0.0, c)) for c in (centre - half, centre + half))
-    down, up = ends
-    return Interval(value, min(value, down), max(value, up), n)
+    down, up = _wilson(p, _independent_draws(parts, b, p, total), student(n - 1))
+    return Interval(value, min(value, low + (high - low) * down), max(value, low + (high - low) * up), n)
+
+
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a share p of n draws, n any positive number."""
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _independent_draws(parts: FloatArray, counts: FloatArray, p: float, total: float) -> float:
     """How many independent draws of a share have the variance that the prompts' sums show."""
     n = len(parts)
     variance = math.fsum((parts - p * counts) ** 2) / total**2
-    seen = min(total, p * (1 - p) / variance) if variance > 1e-18 else float(n)
-    edge = min(int((parts > 1e-12).sum()), int((parts < counts - 1e-12).sum()))
-    weight = edge**2 / (edge**2 + 10)
-    return 1 / (weight / max(seen, 1e-9) + (1 - weight) / n)
+    off_edge = min(int((parts > 1e-12).sum()), int((parts < counts - 1e-12).sum()))
+    weight = off_edge**4 / (off_edge**4 + 100)
+    if p * (1 - p) < 1e-12 or variance < 1e-18:
+        return n / max(1 - weight, 1e-6)
+    return 1 / (weight * variance / (p * (1 - p)) + (1 - weight) / n)
 
 
 def student(freedom: int) -> float:
@@ -134,8 +134,9 @@ def clustered_difference(
 
     `scale` is the largest difference two values can have. The percentiles are widened for few prompts
     (Hesterberg 2015, section 5.3: a plain percentile interval is too short by √((n − 1)/n) and ignores
-    Student's t). Where fewer than 10 prompts differ a bootstrap knows too little: the interval then also
-    spans that of Agresti and Min (2005), who add half an observation to each of the four cells.
+    Student's t). Where most prompts are alike and fewer than 10 differ a bootstrap knows too little: the
+    interval then also spans that of Agresti and Min (2005), who add half an observation to each of the four
+    cells. One prompt alone says nothing: its interval is all there is.
     """
     sums = np.array([math.fsum(r) - math.fsum(a) for a, r in zip(left, right, strict=True)])
     if any(len(a) != len(r) or not a for a, r in zip(left, right, strict=True)):
@@ -150,7 +151,7 @@ def clustered_difference(
     tail = _below(-math.sqrt(n / (n - 1)) * student(n - 1))
     draws = _draws(n)
     low, high = np.quantile(sums[draws].sum(1) / counts[draws].sum(1), [tail, 1 - tail])
-    if np.count_nonzero(sums) < 10:
+    if np.count_nonzero(sums) < min(10, n):
         means = sums / counts
         centre = math.fsum(means) / (n + 2)
         spread = math.sqrt((math.fsum(means**2) + scale**2) / (n + 2) - centre**2) / math.sqrt(n + 2)

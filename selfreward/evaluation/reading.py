@@ -23,7 +23,7 @@ Wanted = Callable[[Fraction], bool]
 _BOX = re.compile(r"\\f?box(?:ed)?\s*(?:\{|(?=\d))")
 _FINAL = re.compile(r"####(?P<rest>[ \t*]*(?:(?:final |the )*answer(?: is)?:?)?[ \t]*[-+−$€£\\]{0,3}\.?\d.*)", re.I)
 _HEADING = re.compile(r"[ \t*]*\d{1,2}[.)]\s+\S")
-_ANSWER = re.compile(r".*\banswer\b\W*(?:(?:is|would be)\b)?\W*", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswer\b\W*(?:(?:is|would be)\b)?", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
 
 
@@ -73,8 +73,14 @@ def phrase(text: str, finish: str = "stop") -> Reading:
     lines = [line for line in said.splitlines() if plain_words(line)]
     if box is None and not lines:
         return UNREAD
-    place = box if box is not None else _ANSWER.sub("", lines[-1]) or lines[-1]
+    place = box if box is not None else _after_answer(lines[-1])
     return Reading(value=plain_words(place)) if plain_words(place) else UNREAD
+
+
+def _after_answer(line: str) -> str:
+    """What follows the last "answer is" of a line, if anything does; else the line."""
+    ends = [m.end() for m in _ANSWER.finditer(line)]
+    return line[ends[-1] :] if ends and plain_words(line[ends[-1] :]) else line
 
 
 def plain_words(text: str) -> str:

@@ -8,12 +8,14 @@ A word with a digit is a number if all of it is one: 204, 1,234.50, .5, 3/4, 5kg
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 LONGEST = 400  # digits of a runaway number that are looked at; Python refuses to read more than 4300
 
 _WORD = re.compile(r"(?:[\w.,^/'’]|(?<=\d):(?=\d))+")
+_TIGHT = re.compile(r"\d[\d.]*(?:,[\d.]+)+[.,]?")
 _SEEN = 48  # characters before a number that tell what it is
 _UNIT = r"(?:km|mm|cm|kg|mg|lbs?|oz|ml|hrs?|mins?|secs?|mph|ft|in|[mgslh])"
 _PLAIN = re.compile(rf"(\d{{1,3}}(?:,\d{{3}})+|\d+)?(\.\d+)?(?:{_UNIT}(?:\^?[23]|[²³])?)?")
@@ -70,8 +72,8 @@ def plain(line: str) -> str:
 def numbers(line: str) -> list[Stated]:
     """Every number a plain line states, in order."""
     found: list[Stated] = []
-    for word in _WORD.finditer(line):
-        stated = _number(line, word) if re.search(r"\d", word[0]) else None
+    for word in _words(line):
+        stated = _number(line, word)
         if stated is None:
             continue
         mixed = found and "/" in word[0] and _mixed(line, found[-1], stated)
@@ -80,6 +82,15 @@ def numbers(line: str) -> list[Stated]:
         else:
             found.append(stated)
     return found
+
+
+def _words(line: str) -> Iterator[re.Match[str]]:
+    """Words with a digit; a list without spaces (18,19) is a word for each of its numbers."""
+    for word in _WORD.finditer(line):
+        if _TIGHT.fullmatch(word[0]) and not _PLAIN.fullmatch(word[0].rstrip(".,")):
+            yield from re.compile(r"[\d.]+").finditer(line, word.start(), word.end())
+        elif re.search(r"\d", word[0]):
+            yield word
 
 
 def _mixed(line: str, whole: Stated, part: Stated) -> Stated | None:
