@@ -31,8 +31,6 @@ pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs
 prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
-app.command()(grading_cli.evaluate)
-app.command()(grading_cli.compare)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (
@@ -142,6 +140,10 @@ def status(
         typer.echo(json.dumps(show.status_data(views)))
     else:
         show.status(views)
+
+
+app.command()(grading_cli.evaluate)
+app.command()(grading_cli.compare)
 
 
 @pairs_app.command("list")

@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `compare`: saved answers and gradings into numbers, two policies into a verdict.
+"""The commands `evaluate` and `compare`: from saved answers to numbers, from two policies to a verdict.
 
 `evaluate` needs no run and no model; `compare` reads a finished run. Both only look.
 """
@@ -23,7 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def evaluate(
     suite: Annotated[str, typer.Option("--suite", help="aime24, aime25, gsm8k, mt-bench, or a JSONL FILE.")],
-    data: Annotated[Path | None, typer.Option("--data", help="The questions; a FILE suite is its own.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The questions; a FILE suite is its own.")
+    ] = None,
     responses: Annotated[
         Path | None, typer.Option("--responses", help='Saved answers: {"id", "sample", "response"} a line.')
     ] = None,
@@ -40,7 +42,9 @@ def evaluate(
     """Grade saved answers, or sum up saved gradings: no run and no model needed."""
     if suite == "mt-bench":
         if data is None or judgments is None or responses is not None:
-            raise typer.BadParameter("takes --judgments FILE and --data question.jsonl", param_hint="--suite mt-bench")
+            raise typer.BadParameter(
+                "takes --judgments FILE and --data question.jsonl", param_hint="--suite mt-bench"
+            )
         if first is not None:
             raise typer.BadParameter("is for suites of answers, not for mt-bench", param_hint="--first")
         _sum_up(data, judgments, export, as_json)
@@ -56,7 +60,7 @@ def compare(
     run: Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a policy is better than another on the suites of a finished run, or that it can't be told."""
+    """Say whether a policy beats another on the suites of a finished run, or that it can't be told."""
     from selfreward.evaluation import versus
     from selfreward.runs import database_of
     from selfreward.show import grades as show
@@ -83,7 +87,13 @@ def _ks(given: str) -> list[int]:
 
 
 def _grade(
-    name: str, data: Path | None, answers: Path, first: int | None, ks: list[int], export: Path | None, as_json: bool
+    name: str,
+    data: Path | None,
+    answers: Path,
+    first: int | None,
+    ks: list[int],
+    export: Path | None,
+    as_json: bool,
 ) -> None:
     from selfreward.evaluation import saved, suites
     from selfreward.evaluation.rows import numbered_rows
@@ -97,14 +107,17 @@ def _grade(
     if path is None:
         raise typer.BadParameter(f"{name} needs its questions: --data PATH", param_hint="--data")
     every = suites.items(numbered_rows(path), known, str(path))
-    _note(suites.differences(known, len(every), suites.items_hash(every), str(path)))
+    notes = suites.differences(known, len(every), suites.items_hash(every), str(path))
     said = saved.responses(numbered_rows(answers), every, str(answers))
     graded = saved.grade(every[:first], said)
     numbers, faults = saved.summary(name, graded, ks), saved.faults(graded)
     if faults.get("missing"):
-        _note([f"{answers} lacks {faults['missing']} of {len(graded) * numbers['n_samples']} answers: faults"])
+        notes.append(
+            f"{answers} lacks {faults['missing']} of {len(graded) * numbers['n_samples']} answers: faults"
+        )
     if export is not None:
         _write(export, _answer_files(graded, Path(name).stem, answers))
+    _note(notes)
     if as_json:
         typer.echo(_plain_json(numbers))
     else:
@@ -129,16 +142,19 @@ def _sum_up(data: Path, judgments: Path, export: Path | None, as_json: bool) -> 
 
     rows = numbered_rows(data)
     questions = suites.categories(rows, str(data))
-    _note(suites.differences(suites.KNOWN["mt-bench"], len(questions), suites.questions_hash(rows), str(data)))
+    notes = suites.differences(
+        suites.KNOWN["mt-bench"], len(questions), suites.questions_hash(rows), str(data)
+    )
     found = gradings.gradings(numbered_rows(judgments), questions, str(judgments))
     numbers = gradings.summary(found, questions)
     whole = 2 * len(questions)
     for model, of in numbers.items():
         missing = whole - of["n"] - of["faults"]
-        _note([f"{judgments} lacks {missing} of the {whole} gradings of {model}"] if missing else [])
+        notes += [f"{judgments} lacks {missing} of the {whole} gradings of {model}"] if missing else []
     if export is not None:
         judge = re.sub(r"[^\w.-]", "_", found.judge or "unnamed")
         _write(export, {f"model_judgment/{judge}_single.jsonl": gradings.fastchat_judgments(found)})
+    _note(notes)
     if as_json:
         typer.echo(_plain_json(numbers))
     else:
@@ -158,7 +174,7 @@ def _grades(views: Any, policy: str) -> dict[str, list[Grade]]:
     found: dict[str, list[Grade]] = {}
     for suite in dict.fromkeys(row.suite for row in rows):
         mine = [Grade(r.item, r.turn, r.sample, r.seed, r.grader, r.score) for r in rows if r.suite == suite]
-        graders = sorted({g.grader for g in mine if g.grader}) or [None]
+        graders: list[str | None] = [*sorted({g.grader for g in mine if g.grader})] or [None]
         for by in graders:  # an answer that failed has no grader and is every grader's
             name = suite if len(graders) == 1 else f"{suite} ({by})"
             found[name] = [g for g in mine if g.grader in (by, None)]
@@ -185,6 +201,7 @@ def _write(folder: Path, files: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _note(told: list[str]) -> None:
+    """Said last, so that an error stays one line."""
     for line in told:
         typer.echo(f"selfreward: note: {line}", err=True)
 

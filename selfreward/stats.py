@@ -76,15 +76,14 @@ def jackknife(value: float, without: Sequence[float]) -> Interval:
     return Interval(value, value - Z95 * se, value + Z95 * se, n)
 
 
-def bounded(
-    numerators: ArrayLike, denominators: ArrayLike, low: float = 0.0, high: float = 1.0
-) -> Interval:
+def bounded(numerators: ArrayLike, denominators: ArrayLike, low: float = 0.0, high: float = 1.0) -> Interval:
     """Σ numerators / Σ denominators of values between `low` and `high`, one pair of sums a prompt.
 
     Wilson's interval at the number of independent draws that the spread between prompts amounts to (the
     effective sample size of Korn and Graubard 1998), with Student's quantile for few prompts; it is never of
     width 0. Few prompts off the edge tell little of that spread, so the count of prompts stands in for it
-    there: with k such prompts it keeps a weight of 100 / (k⁴ + 100), found by simulation (docs/evaluation.md).
+    there: with k such prompts it keeps a weight of 100 / (k⁴ + 100), ours, found by simulation
+    (docs/evaluation.md).
     """
     a, b = np.asarray(numerators, float), np.asarray(denominators, float)
     n = len(a)
@@ -165,7 +164,7 @@ def _below(z: float) -> float:
 
 
 def sign_flip(differences: Sequence[float], draws: int = 10_000) -> float:
-    """Two-sided p that a mean difference this far from 0 comes from signs alone (Fisher's randomization test).
+    """Two-sided p that a mean difference this far from 0 comes from signs alone (Fisher's randomization).
 
     One difference a prompt. Exact where at most 14 are not 0, else `draws` random flips, counted with the
     one that was seen. No difference at all gives 1.
@@ -182,7 +181,10 @@ def sign_flip(differences: Sequence[float], draws: int = 10_000) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p values of several tests, adjusted so that none wrongly falls below a level by more than it (Holm 1979)."""
+    """The p values of several tests, adjusted in their order (Holm 1979).
+
+    Taking those at most 0.05 as clear is wrong about any test in at most 5 % of cases.
+    """
     adjusted, highest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -199,7 +201,7 @@ def detectable(differences: Sequence[float]) -> float:
 
 
 def prompts_needed(differences: Sequence[float]) -> int | None:
-    """How many prompts in all would show the mean difference that was seen, four times in five; None if it is 0."""
+    """How many prompts in all would show the mean difference seen, four times in five; None if it is 0."""
     value = math.fsum(differences) / len(differences)
     if value == 0:
         return None
@@ -214,9 +216,10 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """The chance that k of n samples, drawn without replacement, hold one of the right ones (Chen et al. 2021, eq. 1).
+    """The chance that k of n samples, drawn without replacement, hold a right one.
 
-    1 − C(n − right, k) / C(n, k), as a product; needs 1 ≤ k ≤ n.
+    Chen et al. 2021 (arXiv 2107.03374), equation 1: 1 − C(n − right, k) / C(n, k), here as a product.
+    Needs 1 ≤ k ≤ n.
     """
     if not 1 <= k <= n or not 0 <= right <= n:
         raise ValueError(f"pass@{k} of {right} right among {n}")

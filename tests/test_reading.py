@@ -1,4 +1,4 @@
-"""Reading answers: 0 wrong on labelled strings; alternatives are wrong, silence is a fault, nothing takes long."""
+"""Reading answers: 0 wrong on labelled strings; alternatives are wrong, silence a fault, no text takes long."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_an_answer_in_words_is_marked_as_a_reader_would(text: str, answer: str, 
 def test_there_are_enough_labelled_answers() -> None:
     every = [t for t, _ in INTEGERS] + [t for t, _, _ in NUMBERS] + [t for t, _, _ in PHRASES]
     assert len(every) >= 150
-    assert all(sum(row[-1] == label for row in [*INTEGERS, *NUMBERS]) >= 15 for label in (RIGHT, WRONG, UNREAD))
+    assert all(
+        sum(row[-1] == label for row in [*INTEGERS, *NUMBERS]) >= 15 for label in (RIGHT, WRONG, UNREAD)
+    )
 
 
 @pytest.mark.parametrize("text", [t for t, label in INTEGERS if label == RIGHT])
@@ -49,7 +51,12 @@ def test_a_right_answer_is_wrong_for_another_question(text: str) -> None:
 @given(value=st.integers(0, 999))
 @universal
 def test_every_integer_up_to_999_is_read_as_itself(value: int) -> None:
-    for text in (f"\\boxed{{{value}}}", f"so \\boxed{{{value:03d}}}.", f"The answer is {value}.", f"n = {value}"):
+    for text in (
+        f"\\boxed{{{value}}}",
+        f"so \\boxed{{{value:03d}}}.",
+        f"The answer is {value}.",
+        f"n = {value}",
+    ):
         assert reading.integer(text).value == value
 
 
@@ -92,8 +99,8 @@ def test_a_thought_is_not_an_answer() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 50_000, "7 " * 5_000, "7," * 20_000, "\\boxed{" * 5_000, "x\n" * 20_000, "7/" * 20_000, "#" * 50_000,
-     "- " * 20_000 + "3", "(" * 20_000, "9" * 50_000, "\\boxed{a" * 3_000, "1. x\n" * 10_000],
+    ["a" * 50_000, "7 " * 5_000, "7," * 20_000, "\\boxed{" * 5_000, "x\n" * 20_000, "7/" * 20_000,
+     "#" * 50_000, "- " * 20_000 + "3", "(" * 20_000, "9" * 50_000, "\\boxed{a" * 3_000, "1. x\n" * 10_000],
 )  # fmt: skip
 def test_no_text_takes_long(text: str) -> None:
     start = time.process_time()

@@ -74,7 +74,9 @@ def test_the_table_tells_the_same_and_counts_faults_apart_from_wrong_answers(aim
         assert told in table, told
 
 
-def test_the_first_questions_are_those_of_the_file_and_answers_to_others_are_left_alone(aime: Command) -> None:
+def test_the_first_questions_are_those_of_the_file_and_answers_to_others_are_left_alone(
+    aime: Command,
+) -> None:
     found = json.loads(aime(*AIME, "--first", "1", "--json").out)
     assert found["items"] == {"a": [False, True, False, True]} and found["avg"]["value"] == 0.5
 
@@ -90,11 +92,16 @@ def test_a_missing_or_failed_answer_is_a_fault_and_no_wrong_answer(aime: Command
 
 def test_nothing_read_is_no_number(aime: Command) -> None:
     write("said.jsonl", said({"a": ["?"], "b": ["?"], "c": ["?"]}))
-    assert aime(*AIME, "--json").refuses("pass@1 needs 1 answers")
+    found, nothing = json.loads(aime(*AIME, "--json").out), {"value": None, "low": None, "high": None}
+    numbers = (found["avg"], found["pass_at_k"]["1"], found["maj_at_k"]["1"], found["mean_attempts"])
+    assert numbers == (nothing,) * 4 and found["faults"] == 3 and "-" in aime(*AIME).out
 
 
 def test_a_cut_off_answer_is_a_fault(aime: Command) -> None:
-    write("said.jsonl", [{"id": "a", "sample": 0, "response": "so 204", "finish": "length"}, *said({"b": ["25"]})])
+    write(
+        "said.jsonl",
+        [{"id": "a", "sample": 0, "response": "so 204", "finish": "length"}, *said({"b": ["25"]})],
+    )
     assert json.loads(aime(*AIME, "--json").out)["items"]["a"] == [None]
 
 
@@ -107,7 +114,11 @@ def test_a_set_that_differs_from_the_known_one_is_told(aime: Command) -> None:
 
 
 def test_gsm8k_takes_its_published_fields_and_counts_lines_as_ids(command: Command) -> None:
-    rows = [("9 eggs at $2.\n#### 18", "#### 18.00"), ("Loss.\n#### -1,000", "He lost; -$1,000"), ("#### 3", "4")]
+    rows = [
+        ("9 eggs at $2.\n#### 18", "#### 18.00"),
+        ("Loss.\n#### -1,000", "He lost; -$1,000"),
+        ("#### 3", "4"),
+    ]
     write("data.jsonl", [{"question": "?", "answer": a} for a, _ in rows])
     write("said.jsonl", [{"id": n, "sample": 0, "response": r} for n, (_, r) in enumerate(rows)])
     found = json.loads(command(*[a.replace("aime25", "gsm8k") for a in AIME], "--json").out)
@@ -117,10 +128,15 @@ def test_gsm8k_takes_its_published_fields_and_counts_lines_as_ids(command: Comma
 
 def test_a_file_of_ones_own_is_a_suite_with_numbers_and_words(command: Command) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Capital of France?"}]
-    items = [{"id": "x", "prompt": "0.1 + 0.2?", "answer": 0.3}, {"id": "y", "messages": chat, "answer": "Paris"}]
+    items = [
+        {"id": "x", "prompt": "0.1 + 0.2?", "answer": 0.3},
+        {"id": "y", "messages": chat, "answer": "Paris"},
+    ]
     write("mine.jsonl", items)
     write("said.jsonl", said({"x": ["It is 0.30.", "0.31"], "y": ["**Paris**.", "Rome"]}))
-    found = json.loads(command("evaluate", "--suite", "mine.jsonl", "--responses", "said.jsonl", "--json").out)
+    found = json.loads(
+        command("evaluate", "--suite", "mine.jsonl", "--responses", "said.jsonl", "--json").out
+    )
     assert found["suite"] == "mine.jsonl" and found["items"] == {"x": [True, False], "y": [True, False]}
 
 
@@ -131,20 +147,26 @@ ITEM, SAID = {"id": "a", "problem": "?", "answer": 1}, {"id": "a", "sample": 0, 
     ("file", "rows", "told"),
     [
         ("data", [ITEM, "{"], "data.jsonl, line 2: not JSON"), ("data", ["[]"], "line 1: a JSON object"),
-        ("data", [ITEM, ITEM], "line 2: the id 'a'"), ("data", [{"id": "a", "answer": 1}], "line 1: 'problem'"),
+        ("data", [ITEM, ITEM], "line 2: the id 'a'"),
+        ("data", [{"id": "a", "answer": 1}], "line 1: 'problem'"),
         ("data", [ITEM | {"answer": 1000}], "line 1: 'answer' should be an integer from 0 to 999"),
-        ("data", [ITEM | {"answer": "1 or 2"}], "line 1: 'answer'"), ("data", [ITEM | {"answer": True}], "'answer'"),
+        ("data", [ITEM | {"answer": "1 or 2"}], "line 1: 'answer'"),
+        ("data", [ITEM | {"answer": True}], "'answer'"),
         ("data", [ITEM | {"id": 1.5}], "line 1: 'id'"), ("data", [], "data.jsonl is empty"),
         ("said", [SAID, SAID], "said.jsonl, line 2: sample 0 of 'a' stands in line 1 already"),
         ("said", [SAID | {"id": "zz"}], "line 1: the data has no item 'zz'"),
         ("said", [{"id": "a", "sample": 0}], "line 1: 'response' is missing"),
         ("said", [SAID | {"response": 204}], "line 1: 'response' should be text"),
-        ("said", [SAID | {"sample": -1}], "line 1: 'sample'"), ("said", [SAID | {"sample": 7}], "line 1: 'sample'"),
-        ("said", [SAID | {"sample": "0"}], "line 1: 'sample'"), ("said", [SAID | {"finish": "eos"}], "'finish'"),
+        ("said", [SAID | {"sample": -1}], "line 1: 'sample'"),
+        ("said", [SAID | {"sample": 7}], "line 1: 'sample'"),
+        ("said", [SAID | {"sample": "0"}], "line 1: 'sample'"),
+        ("said", [SAID | {"finish": "eos"}], "'finish'"),
         ("said", [SAID, "", "nonsense"], "said.jsonl, line 3: not JSON"), ("said", [], "said.jsonl is empty"),
     ],
 )  # fmt: skip
-def test_a_bad_line_is_one_line_with_file_and_number(aime: Command, file: str, rows: list[Any], told: str) -> None:
+def test_a_bad_line_is_one_line_with_file_and_number(
+    aime: Command, file: str, rows: list[Any], told: str
+) -> None:
     write("data.jsonl", [ITEM])
     write("said.jsonl", [SAID])
     write(f"{file}.jsonl", rows)
@@ -155,14 +177,16 @@ def test_what_cannot_be_graded_without_a_model_or_a_file_says_so(aime: Command) 
     write("mine.jsonl", [{"prompt": "Write a poem.", "rubric": "It rhymes."}])
     assert aime("evaluate", "--suite", "mine.jsonl", "--responses", "said.jsonl").refuses("line 1", "rubric")
     assert aime("evaluate", "--suite", "aime99", "--responses", "said.jsonl").refuses("'aime99'", "aime24")
-    assert aime(*AIME, "--k", "5").refuses("pass@5 needs 5 answers", "is 4")
+    assert aime(*AIME, "--k", "5").refuses("pass@5 needs 5 answers", "one is 4")
     assert aime(*AIME[:-1], "nope.jsonl").refuses("nope.jsonl cannot be read")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--suite aime24 --responses said.jsonl", "--suite mt-bench --data data.jsonl", "--suite gsm8k --data data.jsonl",
-     "--suite mt-bench --data d --judgments j --first 3", "--suite aime25 --data data.jsonl --judgments said.jsonl",
+    ["--suite aime24 --responses said.jsonl", "--suite mt-bench --data data.jsonl",
+     "--suite gsm8k --data data.jsonl",
+     "--suite mt-bench --data d --judgments j --first 3",
+     "--suite aime25 --data data.jsonl --judgments said.jsonl",
      "--suite aime25 --data data.jsonl --responses said.jsonl --k 0", "--suite aime25 --first 0", ""],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_a_usage_error(aime: Command, arguments: str) -> None:
@@ -175,9 +199,15 @@ def test_an_export_is_what_the_harness_logs_and_fastchat_reads(aime: Command) ->
     assert samples[1]["resps"] == [["Who knows?", "26", "25", "26"]]
     assert samples[1]["filtered_resps"] == [["", "26", "25", "26"]] and samples[1]["target"] == "25"
     assert [s["exact_match"] for s in samples] == pytest.approx([0.5, 1 / 3, 0.0])
-    assert samples[0]["arguments"] == {"gen_args_0": {"arg_0": "Find a.", "arg_1": {}}} and samples[2]["doc_id"] == 2
+    assert (
+        samples[0]["arguments"] == {"gen_args_0": {"arg_0": "Find a.", "arg_1": {}}}
+        and samples[2]["doc_id"] == 2
+    )
     answers = [json.loads(line) for line in Path("out/model_answer/said.jsonl").read_text().splitlines()]
-    assert answers[0]["choices"][1] == {"index": 1, "turns": [r"\boxed{204}"]} and answers[0]["model_id"] == "said"
+    assert (
+        answers[0]["choices"][1] == {"index": 1, "turns": [r"\boxed{204}"]}
+        and answers[0]["model_id"] == "said"
+    )
     assert aime(*AIME, "--export", "said.jsonl/x").refuses("cannot be written")
 
 
@@ -239,16 +269,21 @@ GRADE = {"question_id": 1, "model": "a", "judge": ["g", "v"], "turn": 1, "score"
     [
         ({"question_id": 9}, "no question_id 9"), ({"turn": 3}, "'turn'"), ({"turn": True}, "'turn'"),
         ({"score": 11}, "'score'"), ({"score": 0}, "'score'"), ({"score": "8"}, "'score'"),
-        ({"score": float("nan")}, "'score'"), ({"model": None}, "'model'"), ({"judge": ["h", "v"]}, "graded by 'h'"),
+        ({"score": float("nan")}, "'score'"), ({"model": None}, "'model'"),
+        ({"judge": ["h", "v"]}, "graded by 'h'"),
         ({"judge": 5}, "'judge'"),
     ],
 )  # fmt: skip
-def test_a_bad_grading_is_one_line_with_file_and_number(graded: Command, row: dict[str, Any], told: str) -> None:
+def test_a_bad_grading_is_one_line_with_file_and_number(
+    graded: Command, row: dict[str, Any], told: str
+) -> None:
     write("judged.jsonl", [GRADE, GRADE | {"turn": 2}, GRADE | row])
     assert graded(*GRADED, "--json").refuses("judged.jsonl, line 3", told)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent: set SELFREWARD_TEST_DATA to the data folder")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"{DATA} is absent: set SELFREWARD_TEST_DATA to the data folder"
+)
 def test_published_gradings_have_the_means_of_an_independent_computation(command: Command) -> None:
     bench = DATA / "mt_bench"
     category = {
@@ -272,15 +307,22 @@ def test_published_gradings_have_the_means_of_an_independent_computation(command
         assert abs(cell["value"] - sum(scores) / len(scores)) < 1e-9
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent: set SELFREWARD_TEST_DATA to the data folder")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"{DATA} is absent: set SELFREWARD_TEST_DATA to the data folder"
+)
 def test_known_sets_are_known_and_written_solutions_right(command: Command) -> None:
     for name, file in (("aime24", DATA / "aime/aime24.jsonl"), ("gsm8k", DATA / "gsm8k/test.jsonl")):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         texts = [f"#### {r['answer']}" if name == "aime24" else r["answer"] for r in rows]
-        write("said.jsonl", [{"id": r.get("id", i), "response": t} for i, (r, t) in enumerate(zip(rows, texts))])
+        write(
+            "said.jsonl",
+            [{"id": r.get("id", i), "response": t} for i, (r, t) in enumerate(zip(rows, texts, strict=True))],
+        )
         done = command("evaluate", "--suite", name, "--data", file, "--responses", "said.jsonl", "--json")
         found = json.loads(done.out)
-        assert done.err == "" and found["avg"]["value"] == 1.0 and found["n_items"] == suites.KNOWN[name].count
+        assert (
+            done.err == "" and found["avg"]["value"] == 1.0 and found["n_items"] == suites.KNOWN[name].count
+        )
 
 
 def test_ten_thousand_answers_are_graded_in_seconds(command: Command) -> None:

@@ -28,7 +28,7 @@ class Grading:
 
 @dataclass(frozen=True, slots=True)
 class Gradings:
-    """What counts: the last grading of each question, model and turn; `duplicates` were replaced, by model."""
+    """What counts: the last grading of a question, model and turn; `duplicates` were replaced, by model."""
 
     counted: list[Grading]
     duplicates: dict[str, int]
@@ -76,7 +76,9 @@ def _grading(row: dict[str, Any], questions: dict[str, str], where: str) -> Grad
         raise BadInput(f"{where}: 'turn' should be 1 or 2")
     number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
     if score is not None and not (number and (score == UNREAD or LOW <= score <= HIGH)):
-        raise BadInput(f"{where}: 'score' should be from {LOW:g} to {HIGH:g}, or {UNREAD} where it was unread")
+        raise BadInput(
+            f"{where}: 'score' should be from {LOW:g} to {HIGH:g}, or {UNREAD} where it was unread"
+        )
     read = None if score is None or score == UNREAD else float(score)
     return Grading(model, identity(question, where), int(turn), read, row)
 

@@ -21,7 +21,9 @@ HIGHEST = 999  # of an AIME answer
 Wanted = Callable[[Fraction], bool]
 
 _BOX = re.compile(r"\\f?box(?:ed)?\s*(?:\{|(?=\d))")
-_FINAL = re.compile(r"####(?P<rest>[ \t*]*(?:(?:final |the )*answer(?: is)?:?)?[ \t]*[-+−$€£\\]{0,3}\.?\d.*)", re.I)
+_FINAL = re.compile(
+    r"####(?P<rest>[ \t*]*(?:(?:final |the )*answer(?: is)?:?)?[ \t]*[-+−$€£\\]{0,3}\.?\d.*)", re.I
+)
 _HEADING = re.compile(r"[ \t*]*\d{1,2}[.)]\s+\S")
 _ANSWER = re.compile(r"\banswer\b\W*(?:(?:is|would be)\b)?", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
@@ -104,7 +106,11 @@ def _last_boxes(text: str) -> tuple[str | None, str, str | None]:
     """The last box that is not empty, what stands before it since the one before, and that one."""
     last, start = None, 0
     for box in reversed(list(_BOX.finditer(text))):
-        held = _held(text, box.end()) if box[0].endswith("{") else re.split(r"\D", text[box.end() :], maxsplit=1)[0]
+        held = (
+            _held(text, box.end())
+            if box[0].endswith("{")
+            else re.split(r"\D", text[box.end() :], maxsplit=1)[0]
+        )
         if held.strip() and last is None:
             last, start = held, box.start()
         elif held.strip():

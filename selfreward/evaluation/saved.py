@@ -35,7 +35,7 @@ class Graded:
 
 
 def responses(rows: Numbered, known: Sequence[Item], path: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """Saved answers by id and sample. Raises `BadInput` naming file and line for one that cannot be placed."""
+    """Saved answers by id and sample. Raises `BadInput` naming the line of one that cannot be placed."""
     ids = {item.id for item in known}
     found: dict[tuple[str, int], dict[str, Any]] = {}
     lines: dict[tuple[str, int], int] = {}
@@ -128,15 +128,13 @@ def _mean(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Inter
     return stats.bounded(values, [1.0] * len(values), low, high) if values else None
 
 
-def _pass_at(graded: Sequence[Graded], k: int) -> Interval:
-    """Over the items of which at least k answers were read."""
-    enough = [g.read for g in graded if len(g.read) >= k]
-    if not enough:
-        most = max(len(g.read) for g in graded)
-        raise BadInput(f"pass@{k} needs {k} answers of an item that can be read; the most here is {most}")
-    found = _mean([stats.pass_at_k(len(r), sum(r), k) for r in enough])
-    assert found is not None
-    return found
+def _pass_at(graded: Sequence[Graded], k: int) -> Interval | None:
+    """Over the items of which at least k answers were read; None if there is none."""
+    if k > len(graded[0].marks):
+        raise BadInput(
+            f"pass@{k} needs {k} answers of an item, and the most saved of one is {len(graded[0].marks)}"
+        )
+    return _mean([stats.pass_at_k(len(g.read), sum(g.read), k) for g in graded if len(g.read) >= k])
 
 
 def _majority_at(graded: Sequence[Graded], k: int) -> Interval | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 LONGEST = 400  # digits of a runaway number that are looked at; Python refuses to read more than 4300
 
@@ -140,7 +141,7 @@ def joined(between: str) -> bool:
 def chains(line: str, found: list[Stated]) -> list[list[Stated]]:
     """The numbers grouped: alternatives, lists and what is still to be worked out stand together."""
     grouped = [[found[0]]]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         between = line[before.end : after.start] + ("-" if after.value < 0 else "")
         if joined(between):
             grouped[-1].append(after)

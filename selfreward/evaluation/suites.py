@@ -31,10 +31,16 @@ class Suite:
 
 
 KNOWN = {
-    "aime24": Suite("aime24", "integer", 30, "1ed0289ff854c32de904671a7c88b0ce1e17de659c347148a1d1bd97994f5644"),
+    "aime24": Suite(
+        "aime24", "integer", 30, "1ed0289ff854c32de904671a7c88b0ce1e17de659c347148a1d1bd97994f5644"
+    ),
     "aime25": Suite("aime25", "integer", 30),
-    "gsm8k": Suite("gsm8k", "number", 1319, "f2e20d7531ea649b0ea7214fa7150d2a1c94a94af18f4e0c0318bd8994e23d54"),
-    "mt-bench": Suite("mt-bench", "graded", 80, "17fc3d6c53a3dc154be32944f47d51582e927db2977464549921966769d37f4a"),
+    "gsm8k": Suite(
+        "gsm8k", "number", 1319, "f2e20d7531ea649b0ea7214fa7150d2a1c94a94af18f4e0c0318bd8994e23d54"
+    ),
+    "mt-bench": Suite(
+        "mt-bench", "graded", 80, "17fc3d6c53a3dc154be32944f47d51582e927db2977464549921966769d37f4a"
+    ),
 }
 
 
@@ -66,13 +72,17 @@ def _item(row: dict[str, Any], suite: Suite, place: str, where: str) -> Item:
         raise BadInput(f"{where}: 'problem', 'question', 'prompt' or 'messages' is missing or empty")
     given = row.get("answer")
     if given is None and "rubric" in row:
-        raise BadInput(f"{where}: has a rubric and no answer; saved answers are checked against 'answer' alone")
+        raise BadInput(
+            f"{where}: has a rubric and no answer; saved answers are checked against 'answer' alone"
+        )
     if isinstance(given, bool) or not isinstance(given, str | int | float) or not str(given).strip():
         raise BadInput(f"{where}: 'answer' should be a number or text")
     answer = _answer(str(given), suite.rule)
     if answer is None:
         wanted = f"an integer from 0 to {HIGHEST}" if suite.rule == "integer" else "one number"
-        raise BadInput(f"{where}: 'answer' should be {wanted} in suite {suite.name}, not {str(given)[-40:]!r}")
+        raise BadInput(
+            f"{where}: 'answer' should be {wanted} in suite {suite.name}, not {str(given)[-40:]!r}"
+        )
     rule = suite.rule if suite.rule != "own" else "phrase" if isinstance(answer, str) else "number"
     return Item(identity(row.get("id", place), where), problem, answer, rule, row)
 
@@ -105,7 +115,7 @@ def _answer(given: str, rule: str) -> Fraction | str | None:
 
 
 def categories(rows: Numbered, path: str) -> dict[str, str]:
-    """Category by question id of an MT-Bench question file, in its order. Raises `BadInput` naming the line."""
+    """Category by id of an MT-Bench question file, in its order. Raises `BadInput` naming the line."""
     found: dict[str, str] = {}
     for line, row in rows:
         where = f"{path}, line {line}"
@@ -137,7 +147,7 @@ def items_hash(found: Sequence[Item]) -> str:
 
 
 def differences(suite: Suite, count: int, sha256: str, path: str) -> list[str]:
-    """How what was loaded differs from the known set, in sentences; empty if it does not or nothing is known."""
+    """How what was loaded differs from the known set, in sentences; empty where no difference is known."""
     if suite.count is not None and count != suite.count:
         return [f"{path} holds {count} questions, {suite.name} has {suite.count}"]
     if suite.sha256 is not None and sha256 != suite.sha256:

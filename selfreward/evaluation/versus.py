@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selfreward import stats
@@ -27,7 +27,7 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A suite on two policies. `p` is Holm's over the suites compared; `detectable` and `needed` may be None."""
+    """A suite on two policies. `p` is Holm's over all suites; `detectable` and `needed` may be None."""
 
     suite: str
     grader: str
@@ -59,7 +59,7 @@ class _Pairing:
 
 
 def compare(
-    suites: dict[str, tuple[Sequence[Grade], Sequence[Grade]]],
+    suites: Mapping[str, tuple[Sequence[Grade], Sequence[Grade]]],
 ) -> tuple[list[Comparison], dict[str, str]]:
     """A comparison of each suite, and of those that cannot be compared the reason.
 

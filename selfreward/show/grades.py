@@ -32,7 +32,9 @@ def suite(data: dict[str, Any], rule: str, faults: dict[str, int]) -> None:
 
 def gradings(data: dict[str, Any], judge: str | None) -> None:
     """Means by model: overall, turns, categories."""
-    console.print(safe(f"mt-bench: graded 1 to 10 by {judge or 'an unnamed judge'}, 95 % intervals over questions"))
+    console.print(
+        safe(f"mt-bench: graded 1 to 10 by {judge or 'an unnamed judge'}, 95 % intervals over questions")
+    )
     table = table_of("mean of", *[short(model, 40).plain for model in data])
     names = ["overall", "turn_1", "turn_2"]
     for name in names:
