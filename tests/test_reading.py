@@ -1,4 +1,4 @@
-"""Reading answers: 0 wrong on labelled strings; alternatives are wrong, silence a fault, no text takes long."""
+"""Reading answers: 0 wrong on labelled strings; alternatives are wrong, silence is a fault."""
 
 from __future__ import annotations
 

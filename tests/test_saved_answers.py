@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from selfreward.evaluation import suites
+from selfreward.evaluation import gradings, suites
 from tests.test_cli import Said, command
 
 __all__ = ["command"]
@@ -334,3 +334,10 @@ def test_ten_thousand_answers_are_graded_in_seconds(command: Command) -> None:
     found = json.loads(command(*[a.replace("aime25", "gsm8k") for a in AIME], "--k", "1,8", "--json").out)
     assert time.process_time() - start < 5
     assert found["avg"]["value"] == pytest.approx(1 / 8) and found["pass_at_k"]["8"]["value"] == 1.0
+
+
+def test_two_turns_of_a_question_are_no_two_draws() -> None:
+    """Both turns graded alike: the interval is that of one turn, over ten questions."""
+    one = [gradings.Grading("a", str(q), 1, 1.0 + q % 7, {}) for q in range(10)]
+    both = [*one, *(gradings.Grading("a", str(q), 2, 1.0 + q % 7, {}) for q in range(10))]
+    assert gradings.mean(both) == pytest.approx(gradings.mean(one))
