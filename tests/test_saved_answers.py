@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from selfreward import cli
 from selfreward.evaluation import gradings, suites
 from tests.test_cli import Said, command
 
@@ -66,6 +70,13 @@ def test_an_answer_suite_has_the_shape_and_the_numbers_worked_out_by_hand(aime: 
     for number in (found["avg"], found["pass_at_k"]["2"], found["maj_at_k"]["2"]):
         assert 0 <= number["low"] < number["value"] < number["high"] <= 1
     assert 1 <= found["mean_attempts"]["low"] < 3 < found["mean_attempts"]["high"] <= 4
+
+
+def test_a_fault_takes_no_item_out_of_pass_at_k(aime: Command) -> None:
+    """Pass@4: a and b have a right one among the 4 and the 3 that were read, c has none: 2/3."""
+    assert json.loads(aime(*AIME, "--k", "4", "--json").out)["pass_at_k"]["4"]["value"] == pytest.approx(
+        2 / 3
+    )
 
 
 def test_the_table_tells_the_same_and_counts_faults_apart_from_wrong_answers(aime: Command) -> None:
@@ -177,7 +188,7 @@ def test_what_cannot_be_graded_without_a_model_or_a_file_says_so(aime: Command) 
     write("mine.jsonl", [{"prompt": "Write a poem.", "rubric": "It rhymes."}])
     assert aime("evaluate", "--suite", "mine.jsonl", "--responses", "said.jsonl").refuses("line 1", "rubric")
     assert aime("evaluate", "--suite", "aime99", "--responses", "said.jsonl").refuses("'aime99'", "aime24")
-    assert aime(*AIME, "--k", "5").refuses("pass@5 needs 5 answers", "one is 4")
+    assert aime(*AIME, "--k", "5").refuses("pass@5 needs 5 answers", "of one is 4")
     assert aime(*AIME[:-1], "nope.jsonl").refuses("nope.jsonl cannot be read")
 
 
@@ -341,3 +352,13 @@ def test_two_turns_of_a_question_are_no_two_draws() -> None:
     one = [gradings.Grading("a", str(q), 1, 1.0 + q % 7, {}) for q in range(10)]
     both = [*one, *(gradings.Grading("a", str(q), 2, 1.0 + q % 7, {}) for q in range(10))]
     assert gradings.mean(both) == pytest.approx(gradings.mean(one))
+
+
+def test_the_commands_in_the_page_are_ones_the_program_knows() -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    selfreward ((?:evaluate|compare) .+)$", page, re.MULTILINE)
+    group: Any = typer.main.get_command(cli.app)
+    for line in lines:
+        name, *words = shlex.split(line)
+        group.commands[name].make_context(name, words)
+    assert len(lines) >= 4

@@ -129,12 +129,17 @@ def _mean(values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Inter
 
 
 def _pass_at(graded: Sequence[Graded], k: int) -> Interval | None:
-    """Over the items of which at least k answers were read; None if there is none."""
+    """Over the items of which an answer was read; one with fewer than k read counts with all it has.
+
+    So a fault makes pass@k of its item too low at most, and takes no item out: those whose answers are cut
+    off are the hard ones.
+    """
     if k > len(graded[0].marks):
         raise BadInput(
-            f"pass@{k} needs {k} answers of an item, and the most saved of one is {len(graded[0].marks)}"
+            f"pass@{k} needs {k} answers of an item; the most saved of one is {len(graded[0].marks)}"
         )
-    return _mean([stats.pass_at_k(len(g.read), sum(g.read), k) for g in graded if len(g.read) >= k])
+    read = [g.read for g in graded if g.read]
+    return _mean([stats.pass_at_k(len(r), sum(r), min(k, len(r))) for r in read])
 
 
 def _majority_at(graded: Sequence[Graded], k: int) -> Interval | None:

@@ -17,13 +17,14 @@ def suite(data: dict[str, Any], rule: str, faults: dict[str, int]) -> None:
             f"{rule!r}, 95 % intervals over items"
         )
     )
-    table = table_of("measure", "value", "low", "high")
-    rows = [("avg", data["avg"])]
-    rows += [(f"pass@{k}", found) for k, found in data["pass_at_k"].items()]
-    rows += [(f"maj@{k}", found) for k, found in data["maj_at_k"].items()]
-    for name, found in rows:
-        table.add_row(name, *_percent(found))
-    table.add_row("mean attempts", *_plain(data["mean_attempts"]))
+    shares = {f"pass@{k}": found for k, found in data["pass_at_k"].items()}
+    last = {f"maj@{k}": found for k, found in data["maj_at_k"].items() if k != "1"} | {"avg": data["avg"]}
+    table = table_of("", *shares, "mean attempts", *last)
+    for part in ("value", "low", "high"):
+        cells = [_percent(found[part]) for found in shares.values()]
+        spent = data["mean_attempts"][part]
+        attempts = "-" if spent is None else f"{spent:.2f}"
+        table.add_row(part, *cells, attempts, *[_percent(found[part]) for found in last.values()])
     console.print(table)
     counted = ", ".join(f"{n} {name}" for name, n in sorted(faults.items()) if name != "no_single")
     console.print(safe(f"faults (in no mean): {data['faults']}{f' ({counted})' if counted else ''}"))
@@ -68,12 +69,8 @@ def comparison(left: str, right: str, found: Sequence[Comparison], left_out: dic
         console.print(safe(f"{name}: {reason}"))
 
 
-def _percent(found: dict[str, float | None]) -> list[str]:
-    return ["-" if v is None else f"{100 * v:.1f} %" for v in found.values()]
-
-
-def _plain(found: dict[str, float | None]) -> list[str]:
-    return ["-" if v is None else f"{v:.2f}" for v in found.values()]
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _span(found: dict[str, float | None]) -> str:
