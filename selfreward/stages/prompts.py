@@ -15,7 +15,7 @@ from typing import Any
 from selfreward import invent
 from selfreward.errors import GateHalted
 from selfreward.files import packaged, sha256_of
-from selfreward.invent import Neighbours
+from selfreward.near import Neighbours
 from selfreward.protocols import Completion, Request
 from selfreward.records import Policy, Prompt, Stage, derive_seed, prompt_id
 from selfreward.stages.seeds import read_lines, read_prompts
