@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from selfreward import on_files
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 
 app = typer.Typer(
@@ -30,6 +31,11 @@ pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs
 prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
+rubric_app = typer.Typer(no_args_is_help=True, help="Try a rubric before it costs anything.")
+app.add_typer(rubric_app, name="rubric")
+rubric_app.command("test")(on_files.rubric_test)
+pairs_app.command("audit")(on_files.pairs_audit)
+prompts_app.command("dedupe")(on_files.prompts_dedupe)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (

@@ -1,8 +1,8 @@
 """Self-instruct: the request that asks for new prompts, what is read from the reply, and the filters.
 
 Pure. A prompt that is not taken keeps its reason; the same reply is read the same way whenever it is read.
-Filters follow Self-Instruct (arXiv 2212.10560, section 2.2), words and order of checks are ours; near-duplicates
-are found by `near`.
+Filters follow Self-Instruct (arXiv 2212.10560, section 2.2), words and order of checks are ours;
+near-duplicates are found by `near`.
 """
 
 from __future__ import annotations

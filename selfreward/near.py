@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -120,20 +119,7 @@ class Neighbours:
         return array("i", [self._ids[w] for w in words])
 
 
-def near_duplicates(
-    texts: Iterable[str], threshold: float, *, all_scripts: bool = False
-) -> Iterator[tuple[int, float] | None]:
-    """For each text in order None if it is kept, else the position of the kept one nearest to it, and F1.
-
-    A text is dropped when its F1 with one kept before is at or above `threshold` (0 < threshold <= 1).
-    Decisions are the rouge-score package's; with `all_scripts` letters outside a-z count too, as in the loop.
-    Memory grows with what is kept.
-    """
-    kept = Neighbours(threshold, rouge_score=not all_scripts)
-    for position, text in enumerate(texts):
-        near = kept.nearest(text)
-        if near is None:
-            kept.add(text, str(position))
-            yield None
-        else:
-            yield int(near[0]), near[1]
+def similarity(first: str, second: str) -> float:
+    """ROUGE-L F1 of two texts in 0..1, letters of every script counted; 0 if either has no words."""
+    words = [_WORD.findall(text.lower()) for text in (first, second)]
+    return float(Indel.normalized_similarity(*words)) if all(words) else 0.0

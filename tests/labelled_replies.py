@@ -1,7 +1,7 @@
 """Judge replies with what a careful reader takes from each: a score, or why there is none to take.
 
-Labelled by hand from what the reply says, not from what the code makes of it. A score given as a number must be
-read as just that; a fault must not be read as any number. `FAULT` is any kind of fault.
+Labelled by hand from what the reply says, not from what the code makes of it. A score given as a number must
+be read as just that; a fault must not be read as any number. `FAULT` is any kind of fault.
 """
 
 from __future__ import annotations

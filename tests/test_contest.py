@@ -93,7 +93,9 @@ def test_neither_the_order_of_games_nor_the_side_named_first_decides(said: list[
         assert a == b or a == pytest.approx(b, abs=1e-9)
 
 
-@pytest.mark.parametrize("games", [{(0, 0): 1.0}, {(0, 2): 1.0}, {(-1, 1): 1.0}, {(0, 1): 1.5}, {(0, 1): math.nan}])
+@pytest.mark.parametrize(
+    "games", [{(0, 0): 1.0}, {(0, 2): 1.0}, {(-1, 1): 1.0}, {(0, 1): 1.5}, {(0, 1): math.nan}]
+)
 def test_what_is_no_preference_between_two_is_refused(games: dict[tuple[int, int], float]) -> None:
     with pytest.raises(ValueError, match="no preference between two of 2"):
         copeland(2, games)

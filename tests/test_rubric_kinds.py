@@ -76,9 +76,10 @@ def test_a_plain_final_score_is_read_whatever_is_quoted_before_it(
 
 
 unclear = st.sampled_from(
-    ["{n}-{m}", "{n} or {m}", "{n}/{m}/{n}", "{n}, {m}", "{n} {m}", "{n}%", "{n}+{m}", "{n} ({m})", "{n}?", "{n}ish",
-     "N", "", "x{n}", "{n}.{m}.{n}", "{n}/7", "{n} out of 100", "{n}\u0336", "{n}\n{m}\nScore: 9{n}",
-     "{n}\nScore: {m}", "{n} if it were right", "not {n}", "{n} to {m}", "-{n}", "9{n}", "{n}{m}00"]
+    ["{n}-{m}", "{n} or {m}", "{n}/{m}/{n}", "{n}, {m}", "{n} {m}", "{n}%", "{n}+{m}", "{n} ({m})", "{n}?",
+     "{n}ish", "N", "", "x{n}", "{n}.{m}.{n}", "{n}/7", "{n} out of 100", "{n}\u0336",
+     "{n}\n{m}\nScore: 9{n}", "{n}\nScore: {m}", "{n} if it were right", "not {n}", "{n} to {m}", "-{n}",
+     "9{n}", "{n}{m}00"]
 )  # fmt: skip
 
 
@@ -124,9 +125,16 @@ def test_checklists_are_read_by_their_numbers_and_a_missing_one_is_a_fault(
         assert (score, fault) == (None, "missing_item")
 
 
-@given(before=prose, winner=st.sampled_from(["A", "B", "tie"]), other=st.sampled_from(["A", "B", "tie"]), last=end)
+@given(
+    before=prose,
+    winner=st.sampled_from(["A", "B", "tie"]),
+    other=st.sampled_from(["A", "B", "tie"]),
+    last=end,
+)
 @universal
-def test_a_winner_is_read_and_two_winners_are_a_fault(before: str, winner: str, other: str, last: str) -> None:
+def test_a_winner_is_read_and_two_winners_are_a_fault(
+    before: str, winner: str, other: str, last: str
+) -> None:
     values = {"A": 1.0, "B": 0.0, "tie": 0.5}
     rubric = RUBRICS["pairwise"]
     assert read(rubric, f"{before}\nWinner: {winner}{last}", "stop") == (values[winner], None)
@@ -136,15 +144,20 @@ def test_a_winner_is_read_and_two_winners_are_a_fault(before: str, winner: str, 
 
 soup = st.lists(
     st.sampled_from(
-        ["Score:", "Winner:", "Honesty:", "Truthfulness: 3", "Helpfulness:", "Instruction following: 2", "1. yes",
-         "2.", "no", "yes", "/", "5", "4", "10", " ", "\n", "**", "A", "B", "tie", "-", ".", "½", "９", "<think>",
-         "</think>", "\u2028", "\x00", "\u0336", "or", "3. no", "4. yes", "5. yes", "6. no", "2. yes", "nan", "inf"]
+        ["Score:", "Winner:", "Honesty:", "Truthfulness: 3", "Helpfulness:", "Instruction following: 2", "2.",
+         "1. yes", "no", "yes", "/", "5", "4", "10", " ", "\n", "**", "A", "B", "tie", "-", ".", "½", "９",
+         "<think>", "</think>", "\u2028", "\x00", "\u0336", "or", "3. no", "4. yes", "5. yes", "6. no",
+         "2. yes", "nan"]
     ),
     max_size=16,
 ).map("".join)  # fmt: skip
 
 
-@given(reply=st.one_of(soup, st.text(max_size=80)), name=st.sampled_from(NAMES), finish=st.sampled_from(["stop", "length"]))
+@given(
+    reply=st.one_of(soup, st.text(max_size=80)),
+    name=st.sampled_from(NAMES),
+    finish=st.sampled_from(["stop", "length"]),
+)
 @universal
 def test_any_reply_to_any_rubric_is_a_score_within_the_scale_or_a_known_fault(
     reply: str, name: str, finish: str
@@ -206,7 +219,8 @@ def test_the_hash_follows_weights_and_items() -> None:
 def test_the_items_of_a_checklist_stand_in_its_chat_and_answers_are_no_place_holders() -> None:
     (turn,) = render(RUBRICS["checklist"], [{"role": "user", "content": "{{items}}?"}], "{{request}}")
     assert "1. The answer is about what was asked.\n2. Every part" in turn["content"]
-    assert "[REQUEST]\n{{items}}?\n[END" in turn["content"] and "[ANSWER]\n{{request}}\n[END" in turn["content"]
+    assert "[REQUEST]\n{{items}}?\n[END" in turn["content"]
+    assert "[ANSWER]\n{{request}}\n[END" in turn["content"]
 
 
 def test_the_two_answers_of_a_pair_stand_where_they_were_put() -> None:

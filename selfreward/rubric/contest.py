@@ -1,7 +1,7 @@
 """Pairwise verdicts: two orders of presentation as one, and many comparisons as one number a candidate.
 
-A preference is the share of a win that goes to the first named: 1 a win, 0.5 a tie, 0 a loss. One that could not
-be read is None and is left out of everything.
+A preference is the share of a win that goes to the first named: 1 a win, 0.5 a tie, 0 a loss. One that
+could not be read is None and is left out of everything.
 """
 
 from __future__ import annotations

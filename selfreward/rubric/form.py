@@ -1,7 +1,8 @@
 """The rubric file: front matter, text with place-holders, and the judge's chat made from them.
 
-The front matter is YAML: `name`, `kind`, `low`, `high` for every rubric; `opening` where a scalar one states its
-score under another word than `Score:`; `aspects` (name: weight) or `items` (a list) for the kinds of that name.
+The front matter is YAML: `name`, `kind`, `low`, `high` for every rubric; `opening` where a scalar one states
+its score under another word than `Score:`; `aspects` (name: weight) or `items` (a list) for the kinds so
+named.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ def render_pair(
     return _fill(rubric, {"answer_a": first, "answer_b": second}, chat, reference)
 
 
-def _fill(rubric: Rubric, answers: dict[str, str], chat: list[Message], reference: str | None) -> list[Message]:
+def _fill(
+    rubric: Rubric, answers: dict[str, str], chat: list[Message], reference: str | None
+) -> list[Message]:
     values = {"request": transcript(chat), "reference": reference or "none given", **answers}
     if rubric.items:
         values["items"] = "\n".join(f"{i}. {item}" for i, item in enumerate(rubric.items, 1))

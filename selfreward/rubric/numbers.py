@@ -1,7 +1,7 @@
 """One number under one label, as a judge may write it: `Score: 4`, `**Score:** 4/5`, `Score: 4 out of 5`.
 
-What is not plainly one number within the scale is a fault with its kind. A false score is worse than a fault, so
-that ranges, alternatives, sums, hedges and quotations are all faults.
+What is not plainly one number within the scale is a fault with its kind. A false score is worse than a
+fault, so that ranges, alternatives, sums, hedges and quotations are all faults.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ LOW_MASS = (
 )
 
 _ITEM = re.compile(
-    r"\W*(?:(?:item|statement|question|no\.?)\s*)?(?P<number>\d{1,3})\s*[.):=–-]+\s*(?P<said>.*)", re.IGNORECASE
+    r"\W*(?:(?:item|statement|question|no\.?)\s*)?(?P<number>\d{1,3})\s*[.):=–-]+\s*(?P<said>.*)",
+    re.IGNORECASE,
 )
 _YES_NO = re.compile(r"[\[(\"'“]*(?P<answer>yes|no)\b(?P<rest>.*)", re.IGNORECASE)
 _UNSURE = re.compile(
@@ -28,9 +29,12 @@ _UNSURE = re.compile(
 )
 _WINNER = re.compile(
     r"[\[(\"'“]*(?i:(?:the\s+)?(?:answer|response|assistant|option)\s*)?[\[(\"'“]*"
-    r"(?P<winner>[AB](?![\w'’])|(?:an?\s+|it(?:'|’)?s a\s+|it is a\s+)?(?:tie|draw)\b|[ab](?=\W*$))(?P<rest>.*)",
+    r"(?P<winner>[AB](?![\w'’])|(?:an?\s+|it(?:'|’)?s a\s+|it is a\s+)?(?:tie|draw)\b|[ab](?=\W*$))"
+    r"(?P<rest>.*)",
 )
-_OTHER = re.compile(r"\b[AB]\b|\b(?:tie|draw|both|neither|or|if|unless|not|maybe|perhaps)\b|\?|/", re.IGNORECASE)
+_OTHER = re.compile(
+    r"\b[AB]\b|\b(?:tie|draw|both|neither|or|if|unless|not|maybe|perhaps)\b|\?|/", re.IGNORECASE
+)
 
 
 def read(rubric: Rubric, reply: str, finish: str) -> Reading:
@@ -96,7 +100,9 @@ def _checklist(rubric: Rubric, lines: list[str]) -> tuple[float | None, str | No
     for line in lines:
         if match := _ITEM.match(line):
             number = int(match["number"])
-            said = _answer(rubric.items[number - 1] if 1 <= number <= len(rubric.items) else "", match["said"])
+            said = _answer(
+                rubric.items[number - 1] if 1 <= number <= len(rubric.items) else "", match["said"]
+            )
             if said:
                 answers.setdefault(number, set()).add(said)
     detail: dict[str, object] = {str(n): " ".join(sorted(said)) for n, said in sorted(answers.items())}
