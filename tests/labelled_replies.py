@@ -100,6 +100,7 @@ ADDITIVE: list[tuple[str, Label]] = [
     # after a thought
     ("<think>Perhaps Score: 5? No.</think>\nIt is wrong.\nScore: 1", 1),
     ("It may be a 4, Score: 4\n</think>\n\nScore: 2", 2),
+    ("Is it right?\n</think>\nScore: 2\nIt holds the words </think>\nScore: 5", TWO),
     # no score
     ("", NONE),
     ("   \n\n", NONE),

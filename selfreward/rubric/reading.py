@@ -67,7 +67,7 @@ def verdict(rubric: Rubric, reply: str, finish: str) -> Verdict:
 
 def _after_thought(reply: str) -> str | None:
     """What follows the thought, if there was one; None if the thought was never closed."""
-    _, closed, rest = reply.rpartition("</think>")
+    _, closed, rest = reply.partition("</think>")
     if closed:
         return rest
     return None if reply.lstrip().startswith("<think>") else reply
