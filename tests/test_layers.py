@@ -26,14 +26,17 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
-    ("cli", "report", "ui", "show", "export", "doctor", "runs", "on_files"),
+    ("cli", "report", "ui", "show", "export", "doctor", "runs", "no_model"),
 )
 RECIPES = {"recipe", "recipe_file"}
 NOT_YET = {"report", "ui"}  # rungs that are kept for them
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
-SIDEWAYS = {("diversity", "stats"), ("audit", "near"), ("on_files", "show"), ("training", "engines")}
+SIDEWAYS = {
+    ("diversity", "stats"), ("audit", "near"), ("pairs", "near"), ("training", "engines"),
+    ("no_model", "show"), ("no_model", "runs"),
+}  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
 OUTSIDE = {

@@ -1,4 +1,4 @@
-"""The commands on files, by their entry point: what they print, write and end with."""
+"""The commands that need no model, by their entry point: what they print, write and end with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from selfreward import cli
+from selfreward import records as r
+from selfreward.store import Store
 from tests.labelled_replies import LABELLED
+from tests.test_store import candidate, judgement, mined, policy, prompt
 
 
 class Said(NamedTuple):
@@ -215,3 +218,53 @@ def test_what_cannot_be_read_or_written_is_said(command: Command) -> None:
     for threshold in ("0", "1.1", "nan", "-1"):
         said = command("prompts", "dedupe", "--in", "in.txt", "--out", "o.txt", "--threshold", threshold)
         assert said.code == 2
+
+
+@pytest.fixture
+def judged(command: Command, tmp_path: Path) -> Command:
+    """`command` beside a run whose M1 judged three answers: 4, 3 and 1; the pair 4 over 3 is stored."""
+    (tmp_path / "iterations/mine").mkdir(parents=True)
+    (tmp_path / "iterations/mine.yaml").write_text("model: base\n")
+    store = Store(tmp_path / "iterations/mine/selfreward.db", write=True)
+    store.save(r.Run(id=1, name="mine", recipe="{}", fingerprint="f", seed=0, created_at="now"))
+    store.save(policy(0), policy(1))
+    store.add([prompt(0), *(candidate(0, s, f"answer {s}") for s in range(3))])
+    store.add([judgement(0, s, 0, score) for s, score in enumerate((4.0, 3.0, 1.0))])
+    store.add([judgement(0, 2, 1, None), *mined(0)])
+    store.close()
+    return command
+
+
+def test_rules_are_compared_on_what_is_stored_and_nothing_is_made(judged: Command) -> None:
+    """Best against worst: 4 over 1, margin 3. All above a margin of 2: 4 over 1 and 3 over 1, mean 2.5."""
+    before = Path("iterations/mine/selfreward.db").read_bytes()
+    every = json.loads(judged("pairs", "list", "--dry-run", "--json").out)
+    assert [row["rule"] for row in every] == [
+        "best_vs_worst",
+        "best_vs_random",
+        "above_margin",
+        "length_band",
+    ]
+    assert (every[0]["n"], every[0]["margin_mean"], every[0]["stored_now"]) == (1, 3, 0)
+    assert (every[2]["n"], every[2]["margin_mean"], every[2]["stored_now"]) == (3, 2, 1)
+    wide = (
+        "pairs",
+        "list",
+        "--rule",
+        "above_margin",
+        "--dry-run",
+        "--set",
+        "pairs.min_margin=2",
+        "--of",
+        "M1",
+    )
+    (row,) = json.loads(judged(*wide, "--json").out)
+    assert (row["of"], row["n"], row["margin_mean"], row["outcomes"]) == ("M1", 2, 2.5, {"pair": 1})
+    assert "above_margin" in judged(*wide).out
+    assert Path("iterations/mine/selfreward.db").read_bytes() == before
+
+
+def test_a_comparison_that_cannot_be_made_is_refused(judged: Command) -> None:
+    assert judged("pairs", "list", "--dry-run", "--of", "M0").refuses("M0", "iterate")
+    assert judged("pairs", "list", "--rule", "above_margin").code == 2
+    assert judged("pairs", "list", "--dry-run", "--rule", "worst").code == 2

@@ -1,4 +1,4 @@
-"""Commands on files, which need no run and no model: try a rubric, audit pairs, drop near-duplicate prompts.
+"""Commands that need no model: try a rubric, audit pairs, compare pair rules, drop near-duplicate prompts.
 
 `cli` hangs them into its groups; what is heavy is imported late.
 """
@@ -115,6 +115,40 @@ def pairs_audit(
             typer.echo(f"{kind:<16} {len(lines):>6}   line {some}")
     if found:
         raise typer.Exit(GateHalted.exit_code)
+
+
+def pairs_dry_run(
+    run: str | None,
+    of: str | None,
+    rules: list[str] | None,
+    dry_run: bool,
+    overrides: list[str] | None,
+    as_json: bool,
+) -> None:
+    """`pairs list --dry-run`: rules side by side on stored judgements; nothing is written."""
+    from selfreward.pairs import RULES
+    from selfreward.recipe_file import load
+    from selfreward.runs import database_of, recipe_file
+    from selfreward.show import rules as show
+    from selfreward.store import Store
+
+    if not dry_run:
+        raise typer.BadParameter("--rule and --set only compare: add --dry-run", param_hint="--dry-run")
+    for rule in rules or ():
+        if rule not in RULES:
+            raise typer.BadParameter(f"{rule!r} is none of {', '.join(RULES)}", param_hint="--rule")
+    recipe = load(recipe_file(run), overrides or [])
+    store = Store(database_of(run), write=False)
+    try:
+        rows = show.compared(recipe, store, rules or list(RULES), of)
+    finally:
+        store.close()
+    if not rows:
+        raise BadInput(f"no judgements of {of or 'any policy'} are stored: `selfreward iterate` makes them")
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        show.comparison(rows)
 
 
 def _preferences(file: Path) -> list[Preference]:
