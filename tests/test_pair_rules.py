@@ -87,6 +87,15 @@ def test_the_defaults_are_the_papers_rule(group: list[Contender], min_margin: fl
     )
 
 
+def test_equal_texts_scored_differently_are_no_pair_by_any_rule() -> None:
+    """Guards: chosen equal to rejected. `x` at 5 and 1, `y` at 3: x over y and y over x contradict."""
+    twins = [contender(0, "x", 5), contender(1, "x ", 1)]
+    for name in RULES:
+        assert by(Rule(name), *twins, contender(2, "x\n", 3)).outcome == "identical_text"
+        three = by(Rule(name), *twins, contender(2, "y", 3))
+        assert all((b or "").strip() != (w or "").strip() for b, w in sides(three)), name
+
+
 def test_the_best_meets_any_that_is_worse_by_the_margin() -> None:
     """With a margin of 2 `c` at 4 is too near to `d` at 5: seeds choose between `a` and `b`."""
     rule = Rule("best_vs_random", min_margin=2)
@@ -155,10 +164,9 @@ def test_nearly_equal_texts_are_no_pair_and_the_next_different_ones_are() -> Non
     ("right", "outcome"), [(0, "filtered"), (1, "filtered"), (2, "pair"), (3, "pair"), (4, "filtered")]
 )
 def test_only_prompts_whose_candidates_disagree_are_mined(right: int, outcome: str) -> None:
-    """Shares of right ones 0, 0.25, 0.5, 0.75, 1 against 0.3..0.8; 0.1 and 0 are both wrong."""
-    four = [contender(i, f"t{i}", 1.0 if i < right else 0.1 * (i % 2)) for i in range(4)]
-    mined = by(Rule(p_hat=(0.3, 0.8)), *four)
-    assert mined.outcome in (outcome, "tie") and (mined.outcome == "tie") == (right == 4)
+    """Shares of right ones 0, 0.25, 0.5, 0.75, 1 against 0.3..0.8; right is 1.0 and more."""
+    four = [contender(i, f"t{i}", i / 10 + (1.0 if i < right else 0.0)) for i in range(4)]
+    assert by(Rule(p_hat=(0.3, 0.8)), *four).outcome == outcome
 
 
 def test_a_prompt_whose_candidates_are_all_alike_is_filtered() -> None:
