@@ -84,6 +84,7 @@ ADDITIVE: list[tuple[str, Label]] = [
     ("Score: ４／５", 4),
     ("Score：4", 4),
     ("Score: ④", 4),
+    ("Score: ④/5", 4),
     ("Score: ٤", 4),
     ("Score: ४", 4),
     ("Score: 𝟒", 4),
@@ -210,7 +211,6 @@ ADDITIVE: list[tuple[str, Label]] = [
     ("Score: 0/5", OUT),
     ("Score: 6/5", OUT),
     ("Score: 45", OUT),
-    ("Score: 4٢", OUT),
     ("Score: 99999999999999999999", OUT),
 ]
 
@@ -229,6 +229,10 @@ DIRECT_10: list[tuple[str, Label]] = [
     ("Score: 11", OUT),
     ("Score: 100", OUT),
     ("Score: 1 0", TWO),
+    ("Score: 1⁰", TWO),
+    ("Score: 1⓪", TWO),
+    ("Score: 1٠", TWO),
+    ("Score: 8² words were wrong", TWO),
     ("Score: 4/5", TWO),
     ("Score: 70%", TWO),
     ("Score: 7-8", TWO),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.errors import BadInput
+from selfreward.errors import BadInput, RecipeError
 from selfreward.files import packaged
+from selfreward.protocols import Answer, Completion, Question, Sampling
+from selfreward.recipe_file import parse as parse_recipe
 from selfreward.rubric import KINDS, Rubric, parse, read, render, render_pair, verdict
+from selfreward.scorers.judge import JudgeScorer
+from selfreward.stages.judge import rubric_of
 from tests.labelled_replies import FAULT, FOUR, LABELLED, SIX, Label
 
 NAMES = ("additive", "direct-10", "aspects", "checklist", "pairwise")
@@ -262,3 +268,46 @@ def test_every_kind_has_a_packaged_rubric() -> None:
     assert {r.kind for r in RUBRICS.values()} == set(KINDS)
     for path in Path(packaged("rubrics")).glob("*.md"):
         assert parse(path.read_text(encoding="utf-8"), path.name).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "told"),
+    [
+        ("additive", "expected", None), ("additive", "sampled", None), ("direct-10", "expected", None),
+        ("aspects", "sampled", None), ("checklist", "sampled", None),
+        ("aspects", "expected", "judge.mode: sampled"), ("checklist", "expected", "judge.mode: sampled"),
+        ("pairwise", "sampled", "compares two answers"),
+    ],
+)  # fmt: skip
+def test_a_rubric_that_does_not_fit_the_mode_is_refused_before_work(
+    name: str, mode: str, told: str | None
+) -> None:
+    recipe = parse_recipe({"model": "m", "judge": {"rubric": f"rubrics/{name}.md", "mode": mode}}, "r.yaml")
+    work: Any = SimpleNamespace(recipe=recipe, file=packaged)
+    if told is None:
+        assert rubric_of(work) == RUBRICS[name]
+    else:
+        with pytest.raises(RecipeError, match=told):
+            rubric_of(work)
+
+
+class Scripted:
+    """An engine that replies what it was told to."""
+
+    def __init__(self, *replies: str) -> None:
+        self.replies = list(replies)
+
+    def generate(self, block: Any) -> list[Completion]:
+        """The next reply for each request."""
+        return [Completion(text=self.replies.pop(0), token_ids=(1,), finish="stop") for _ in block]
+
+
+def test_the_judge_keeps_the_marks_of_each_aspect_with_the_verdict() -> None:
+    engine: Any = Scripted(FOUR.format(4, 5, 5, 2), "Helpfulness: 3")
+    judge = JudgeScorer(engine, RUBRICS["aspects"], "sampled", 2, Sampling(0.7, 0.9, 0, 64), None)
+    question = Question([{"role": "user", "content": "q"}], [Answer("a", "stop", 7)])
+    ((first, second),) = judge.score([question])[0]
+    assert (first.score, first.fault) == (4, None) and first.detail is not None
+    assert first.detail["helpfulness"] == 2 and first.raw == FOUR.format(4, 5, 5, 2)
+    assert (second.score, second.fault) == (None, "missing_aspect")
+    assert first.seed is not None and first.seed != second.seed

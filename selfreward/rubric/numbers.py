@@ -45,8 +45,20 @@ _KEYCAP = re.compile("\ufe0f?\u20e3")  # what makes 4 a keycap; any other mark o
 
 def plain_lines(reply: str) -> list[str]:
     """The reply's lines without markup, full-width and other compatibility characters as their plain ones."""
-    text = unicodedata.normalize("NFKC", _KEYCAP.sub("", reply)).replace("−", "-")
+    text = unicodedata.normalize("NFKC", "".join(map(_apart, _KEYCAP.sub("", reply)))).replace("−", "-")
     return _MARKUP.sub("", text).splitlines()
+
+
+def _apart(char: str) -> str:
+    """Keeps what stands raised, lowered or circled from becoming a digit of the number beside it."""
+    if char.isascii():
+        return char
+    match unicodedata.decomposition(char).split(" ")[0]:
+        case "<super>" | "<sub>":
+            return "^"
+        case "<circle>":
+            return f" {char} "
+    return char
 
 
 def number_under(label: str, lines: list[str], low: float, high: float) -> Reading:
@@ -103,6 +115,8 @@ def _value(before: str, after: str, low: float, high: float) -> Reading:
         return None, "no_score"
     rest = said["rest"]
     if (said["top"] and _number(said["top"]) != high) or _MORE.search(rest) or _marked(rest):
+        return None, "ambiguous"
+    if len({ord(c) - int(c) for c in said["value"] if c.isdecimal()}) > 1:  # digits of two scripts
         return None, "ambiguous"
     value = _number(said["value"])
     return (value, None) if low <= value <= high else (None, "out_of_scale")
