@@ -20,7 +20,7 @@ from selfreward import loop, stats
 from selfreward.engines import process
 from selfreward.errors import BadInput, SelfRewardError, WorkFailed
 from selfreward.files import packaged, write_json
-from selfreward.invent import Neighbours
+from selfreward.near import Neighbours
 from selfreward.protocols import Completion, Request, Sampling, Scored
 from selfreward.recipe import LengthReward
 from selfreward.records import derive_seed

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfreward import grading_cli
+from selfreward import grading_cli, no_model
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 
 app = typer.Typer(
@@ -31,6 +31,11 @@ pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs
 prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
+rubric_app = typer.Typer(no_args_is_help=True, help="Try a rubric before it costs anything.")
+app.add_typer(rubric_app, name="rubric")
+rubric_app.command("test")(no_model.rubric_test)
+pairs_app.command("audit")(no_model.pairs_audit)
+prompts_app.command("dedupe")(no_model.prompts_dedupe)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (
@@ -163,11 +168,21 @@ def pairs_list(
     search: Annotated[str | None, typer.Option("--search", help="Only rows whose texts hold this.")] = None,
     sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
     limit: Limit = 20,
+    rules: Annotated[
+        list[str] | None, typer.Option("--rule", help="With --dry-run: a rule; may be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compare what rules would make of the stored judgements.")
+    ] = False,
+    overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """List pairs, or the prompts that made none."""
+    """List pairs, or the prompts that made none; or compare rules without making anything."""
     from selfreward.show import pairs as show
 
+    if dry_run or rules or overrides:
+        no_model.pairs_dry_run(run, of, rules, dry_run, overrides, as_json)
+        return
     if sort not in ("id", "margin", "-margin"):
         raise typer.BadParameter("takes id, margin or -margin", param_hint="--sort")
     _check_choice("--outcome", outcome, OUTCOMES)

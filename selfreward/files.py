@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def packaged(name: str) -> Path:
@@ -37,16 +39,24 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes beside, forces to the disk, renames: readers see the old file or the new one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file for bytes that takes the place of `path` when the block ends well, and is gone when not."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
+        with open(beside, "wb") as target:
+            yield target
         fsync(beside)
         beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)
     fsync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside, forces to the disk, renames: readers see the old file or the new one."""
+    with whole_file(path) as target:
+        target.write(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,8 +1,8 @@
 """Self-instruct: the request that asks for new prompts, what is read from the reply, and the filters.
 
 Pure. A prompt that is not taken keeps its reason; the same reply is read the same way whenever it is read.
-Filters and near-duplicates follow Self-Instruct (arXiv 2212.10560, section 2.2), words and order of checks
-are ours.
+Filters follow Self-Instruct (arXiv 2212.10560, section 2.2), words and order of checks are ours;
+near-duplicates are found by `near`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from rapidfuzz import process
-from rapidfuzz.distance import Indel
-
-_WORD = re.compile(r"[a-z0-9]+|[^\W_]")  # rouge-score's default tokens; letters of other scripts one by one
 _ITEM = re.compile(r"^\s*(?:task\s*)?(\d{1,3})\s*[.):](?!\d)\s*(.*)$", re.IGNORECASE)
 
 
@@ -70,64 +66,3 @@ def form_fault(text: str, *, min_words: int, max_words: int, keywords: Iterable[
         return "too_long"
     banned = {k.lower() for k in keywords}
     return "keyword" if banned.intersection(re.findall(r"\w+", text.lower())) else None
-
-
-class Neighbours:
-    """Texts that a new one must not be too close to, by ROUGE-L F1 on word tokens.
-
-    rapidfuzz's Indel similarity over token sequences is that number exactly: 2·LCS / (m + n).
-    """
-
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-        self._ids: dict[str, int] = {}
-        self._texts: list[list[int]] = []
-        self._names: list[str] = []
-
-    def add(self, text: str, name: str) -> None:
-        """Adds a text under the name that a near-duplicate of it will be told."""
-        self._texts.append(self._encode(text))
-        self._names.append(name)
-
-    def nearest(self, text: str) -> tuple[str, float] | None:
-        """Name of the first text at or above the threshold and their similarity in 0..1, or None."""
-        tokens = self._encode(text)
-        if not tokens or not self._texts:
-            return None
-        found = process.extractOne(
-            tokens,
-            self._texts,
-            scorer=Indel.normalized_similarity,
-            processor=None,
-            score_cutoff=self.threshold,
-        )
-        return (self._names[found[2]], float(found[1])) if found else None
-
-    def _encode(self, text: str) -> list[int]:
-        return [self._ids.setdefault(w, len(self._ids)) for w in _WORD.findall(text.lower())]
-
-
-class SharedRuns:
-    """Texts of which no run of `length` words may stand in a new one, word for word.
-
-    13 is the length by which Brown et al. (2020, arXiv 2005.14165, appendix C) looked for test sets in
-    training data. It finds a long question inside a longer prompt, where ROUGE-L of the whole is low; texts
-    of fewer words hold no run and are left to `Neighbours`.
-    """
-
-    def __init__(self, length: int = 13) -> None:
-        self.length = length
-        self._names: dict[tuple[str, ...], str] = {}
-
-    def add(self, text: str, name: str) -> None:
-        """Adds a text under the name that a text sharing a run with it will be told."""
-        for run in self._runs(text):
-            self._names.setdefault(run, name)
-
-    def shared(self, text: str) -> tuple[str, str] | None:
-        """Name of a text that holds the first shared run, and the run itself, or None."""
-        return next(((self._names[r], " ".join(r)) for r in self._runs(text) if r in self._names), None)
-
-    def _runs(self, text: str) -> list[tuple[str, ...]]:
-        words = _WORD.findall(text.lower())
-        return [tuple(words[i : i + self.length]) for i in range(len(words) - self.length + 1)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -174,10 +175,29 @@ Reward = Annotated[JudgeReward | LengthReward, Field(discriminator="type")]
 
 
 class Pairs(Section):
-    """How pairs are mined. A margin under `min_margin` makes none (0: any difference counts)."""
+    """How pairs are mined. A margin under `min_margin` makes none (0: any difference counts).
 
-    rule: Literal["best_vs_worst"] = "best_vs_worst"
+    Defaults are the paper's rule as it stands; `docs/rewards.md` says what each key is for.
+    """
+
+    rule: Literal["best_vs_worst", "best_vs_random", "above_margin", "length_band"] = "best_vs_worst"
     min_margin: Annotated[float, Field(ge=0)] = 0.0
+    max_similarity: Share | None = None  # ROUGE-L F1 of chosen and rejected; None: any two that differ
+    rho: Annotated[float, Field(ge=0, lt=0.5)] = 0.1  # of `length_band`; ours, Meta-Rewarding tunes it
+    steady: Annotated[float, Field(ge=0)] = 0.0  # deviations of the judge's samples taken off
+    length_control: Literal["auto"] | None = None
+    p_hat: tuple[Probability, Probability] | None = None
+    right_at: float = 1.0  # the mean from which a candidate counts as right, for `p_hat`
+    min_spread: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Pairs:
+        ranks = self.rule in ("best_vs_worst", "best_vs_random")
+        if not ranks and (self.steady or self.length_control):
+            raise ValueError(f"{self.rule} ranks nobody: steady and length_control are for best_vs_…")
+        if self.p_hat and self.p_hat[0] > self.p_hat[1]:
+            raise ValueError("p_hat is low and high, in this order")
+        return self
 
 
 class Training(Section):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward.files import packaged
-from selfreward.invent import Neighbours, SharedRuns, form_fault, read, request
+from selfreward.invent import form_fault, read, request
 
 universal = settings(deadline=None, derandomize=True, max_examples=200)
 
@@ -122,84 +122,3 @@ def test_any_reply_gives_at_most_what_was_wanted_and_no_empty_task(
 )  # fmt: skip
 def test_a_text_that_cannot_be_a_prompt_is_told_why(text: str, fault: str | None) -> None:
     assert form_fault(text, min_words=4, max_words=10, keywords=["Picture", "draw"]) == fault
-
-
-def test_similarity_is_rouge_l_on_words() -> None:
-    """LCS of `a b c d` and `a x c d e` is `a c d`: 2·3 / (4 + 5) = 2/3."""
-    near = Neighbours(0.6)
-    near.add("A b, c d!", "one")
-    found = near.nearest("a x c d e")
-    assert found is not None and found[0] == "one" and found[1] == pytest.approx(2 / 3)
-
-
-def test_the_threshold_itself_is_too_close() -> None:
-    """7 of 10 words each: 2·7 / 20 = 0.7."""
-    near = Neighbours(0.7)
-    near.add("a b c d e f g h i j", "held_out")
-    assert near.nearest("a b c d e f g x y z") == ("held_out", pytest.approx(0.7))
-    assert near.nearest("a b c d e f w x y z") is None
-
-
-def test_word_order_counts() -> None:
-    """LCS of a text and its reverse is one word: 2 / 8."""
-    near = Neighbours(0.3)
-    near.add("one two three four", "x")
-    assert near.nearest("four three two one") is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Name a tall tree.",
-        "Напиши короткое стихотворение о море",
-        "写一首关于大海的短诗",
-        "اكتب قصيدة قصيرة عن البحر",
-    ],
-)
-def test_a_held_out_prompt_is_recognised_in_any_script(text: str) -> None:
-    """Guards: evaluation prompts inside the training prompts."""
-    near = Neighbours(0.7)
-    near.add(text, "held_out")
-    assert near.nearest(text) == ("held_out", pytest.approx(1.0))
-
-
-def test_another_text_in_another_script_is_no_twin() -> None:
-    near = Neighbours(0.7)
-    near.add("Напиши короткое стихотворение о море", "held_out")
-    assert near.nearest("Объясни ребёнку почему небо голубое") is None
-    assert Neighbours(0.7).nearest("Name a tree") is None
-
-
-@given(texts=st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=5), min_size=1, max_size=4))
-@universal
-def test_a_text_is_near_itself_whatever_else_was_added(texts: list[list[str]]) -> None:
-    near = Neighbours(0.99)
-    for words in texts:
-        near.add(" ".join(words), "".join(words))
-    assert near.nearest(" ".join(texts[0]).upper()) == ("".join(texts[0]), pytest.approx(1.0))
-
-
-def test_a_long_question_inside_a_longer_prompt_is_found_word_for_word() -> None:
-    """ROUGE-L of the whole is 2 · 14 / (14 + 54) = 0.41, below 0.7; fourteen words in a row are no chance."""
-    question = "A train leaves the coast at noon and climbs for three hours. How far?"
-    prompt = "word " * 20 + question.upper().replace("?", "!") + " word" * 20
-    near, runs = Neighbours(0.7), SharedRuns()
-    near.add(question, "held_out")
-    runs.add(question, "held_out")
-    found = runs.shared(prompt)
-    assert near.nearest(prompt) is None and found is not None
-    assert found == ("held_out", "a train leaves the coast at noon and climbs for three hours how")
-
-
-def test_twelve_shared_words_in_a_row_or_thirteen_apart_are_no_run() -> None:
-    words = [f"w{i}" for i in range(13)]
-    runs = SharedRuns()
-    runs.add(" ".join(words), "held_out")
-    assert runs.shared(" ".join(words)) is not None
-    assert (
-        runs.shared(" ".join(words[:12])) is None
-        and runs.shared(" ".join([*words[:12], "x", words[12]])) is None
-    )
-    short = SharedRuns()
-    short.add("Too short.", "held_out")
-    assert short.shared("Too short.") is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.pairs import EQUAL, Contender, Mined, best_vs_worst
+from selfreward.pairs import EQUAL, Contender, Mined, Terms, best_vs_worst
 
 universal = settings(deadline=None, derandomize=True, max_examples=300)
 
@@ -22,9 +22,7 @@ def contender(
 def mine(
     *contenders: Contender, prompt_tokens: int = 5, max_length: int = 100, min_margin: float = 0.0
 ) -> Mined:
-    return best_vs_worst(
-        contenders, prompt_tokens=prompt_tokens, max_length=max_length, min_margin=min_margin
-    )
+    return best_vs_worst(contenders, Terms(prompt_tokens, max_length, min_margin))
 
 
 def texts(mined: Mined) -> tuple[str | None, str | None]:

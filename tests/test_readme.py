@@ -76,7 +76,7 @@ def test_the_judge_examples_are_what_their_script_makes(tmp_path: Path) -> None:
 
 def test_no_prompt_of_ours_is_a_near_duplicate_of_a_held_out_one() -> None:
     """What trains must not evaluate: seeds and the proof's prompts against all that is held out."""
-    from selfreward.invent import Neighbours
+    from selfreward.near import Neighbours
 
     held_out = Neighbours(0.7)
     for name in ("probe.jsonl", "prove/held_out.jsonl", "eval/integers.jsonl", "eval/two-turn.jsonl"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfreward import rubric as rubrics
 from selfreward.protocols import Answer, Choice, Engine, Question, Request, Sampling, Verdict
@@ -52,14 +52,14 @@ class JudgeScorer:
             if reply.text is None:
                 verdicts.append(Verdict(None, reply.fault, seed=request.seed))
                 continue
-            score, fault = rubrics.read(self.rubric, reply.text, reply.finish or "length")
-            verdicts.append(Verdict(score, fault, raw=reply.text, seed=request.seed))
+            found = rubrics.verdict(self.rubric, reply.text, reply.finish or "length")
+            verdicts.append(replace(found, seed=request.seed))
         return [verdicts[i : i + self.samples] for i in range(0, len(verdicts), self.samples)]
 
     def _expected(self, chats: list[list[dict[str, str]]]) -> list[list[Verdict]]:
         choices = tuple(f" {s}" for s in self.rubric.scores)
         found = self.engine.choice_logprobs(
-            [Choice(chat, rubrics.OPENING, choices, self.adapter) for chat in chats]
+            [Choice(chat, self.rubric.opening, choices, self.adapter) for chat in chats]
         )
         verdicts = []
         for row in found:

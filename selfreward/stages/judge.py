@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from selfreward import rubric as rubrics
+from selfreward.errors import RecipeError
 from selfreward.protocols import Answer, Question, Scorer, Verdict
 from selfreward.recipe import JudgeReward, LengthReward
 from selfreward.records import Judgement, Policy, RubricRow, ScorerRow, Stage
@@ -49,9 +50,17 @@ def run(work: Work, stage: Stage) -> str:
 
 
 def rubric_of(work: Work) -> Rubric:
-    """The judge's rubric, read and checked."""
-    path = work.file(work.recipe.judge.rubric)
-    return rubrics.parse(path.read_text(encoding="utf-8"), str(path))
+    """The judge's rubric, read and checked: it must fit the mode."""
+    path, mode = work.file(work.recipe.judge.rubric), work.recipe.judge.mode
+    rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
+    if rubric.kind == "pairwise":
+        raise RecipeError(f"judge.rubric: {path} compares two answers; judge.mode {mode} asks about one")
+    if mode == "expected" and rubric.kind not in rubrics.SCALAR:
+        raise RecipeError(
+            f"judge.rubric: {path} is of kind {rubric.kind}, which has no one number to weigh; "
+            "use judge.mode: sampled"
+        )
+    return rubric
 
 
 def open_scorer(work: Work, policy: Policy) -> Scorer:

@@ -7,17 +7,39 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from selfreward.pairs import Contender, Mined, best_vs_worst
-from selfreward.records import Mining, Pair, Policy, Stage, pair_id
+from selfreward.pairs import Contender, Mined, Rule, mine
+from selfreward.pairs.lengths import LengthCost, balancing_cost
+from selfreward.recipe import Pairs
+from selfreward.records import Mining, Pair, Policy, Stage, derive_seed, pair_id
 from selfreward.stages.judge import open_scorer
 from selfreward.stages.work import Work, flat
 
+ALWAYS = {"pairs.rule", "pairs.min_margin"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidates of one prompt, with what a rule needs to know of the prompt."""
+
+    prompt: int
+    slot: int
+    tokens: int
+    seed: int
+    contenders: list[Contender]
+
 
 def made_from(work: Work, policy: Policy) -> dict[str, Any]:
-    """What decides the pairs of an iteration besides its judgements."""
-    return flat(work.recipe.pairs, "pairs") | {"training.max_length": work.recipe.training.max_length}
+    """What decides the pairs of an iteration besides its judgements.
+
+    A setting that is as it was before there was one is left out: older runs go on unchanged.
+    """
+    own, usual = flat(work.recipe.pairs, "pairs"), flat(Pairs(), "pairs")
+    decided = {k: v for k, v in own.items() if k in ALWAYS or v != usual[k]}
+    return decided | {"training.max_length": work.recipe.training.max_length}
 
 
 def run(work: Work, stage: Stage) -> str:
@@ -27,53 +49,95 @@ def run(work: Work, stage: Stage) -> str:
     chat_tokens = work.engine.chat_ids([json.loads(p.messages) for p in prompts])
     lengths = {p.id: len(ids) for p, ids in zip(prompts, chat_tokens, strict=True)}
     scorer = open_scorer(work, policy).name
-    rows = work.store.contenders(work.run.id, policy.name, scorer)
+    groups = grouped(
+        work.store.contenders(work.run.id, policy.name, scorer), lengths, work.run.seed, policy.idx
+    )
+    mined, cost = mine_all(work.recipe.pairs, groups, work.recipe.training.max_length)
     dropped = work.store.dropped(work.run.id)
     minings: list[Mining] = []
     pairs: list[Pair] = []
-    for prompt, group in itertools.groupby(rows, key=lambda r: r[0].prompt_id):
-        members = list(group)
-        mined = best_vs_worst(
-            [_contender(row, scores) for row, scores in members],
-            prompt_tokens=lengths[prompt],
-            max_length=work.recipe.training.max_length,
-            min_margin=work.recipe.pairs.min_margin,
-        )
-        pair = _pair(work, policy, prompt, members[0][0].slot, mined)
-        outcome = (
-            "dropped_by_review" if pair and (pair.chosen_id, pair.rejected_id) in dropped else mined.outcome
-        )
-        if pair:
-            pairs.append(pair)  # a dropped one stays to be seen; it never trains
-        minings.append(
-            Mining(
-                run_id=work.run.id,
-                prompt_id=prompt,
-                outcome=outcome,
-                margin=mined.margin,
-                n_pairs=int(outcome == "pair"),
-                detail=mined.detail,
-            )
-        )
+    for group, found in zip(groups, mined, strict=True):
+        own = [_pair(work, policy, group, best, worst) for best, worst in found.pairs]
+        kept = sum((p.chosen_id, p.rejected_id) not in dropped for p in own)
+        pairs += own  # a dropped one stays to be seen; it never trains
+        minings.append(_mining(work, group, found, kept))
     work.store.replace_mining(stage, policy.name, [*minings, *pairs])
     stage.n_done = stage.n_total = len(minings)
-    return f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
+    note = f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
+    return f"{note}; {told_cost(cost)}" if cost else note
+
+
+def grouped(
+    rows: Sequence[tuple[Any, tuple[float, ...]]], lengths: Mapping[int, int] | None, seed: int, idx: int
+) -> list[Group]:
+    """The stored candidates with their scores, by prompt.
+
+    `lengths` is tokens of each prompt's chat, None where nobody can count them: they are then taken for 0.
+    """
+    groups = []
+    for prompt, members in itertools.groupby(rows, key=lambda r: r[0].prompt_id):
+        group = list(members)
+        slot = group[0][0].slot
+        contenders = [_contender(row, scores) for row, scores in group]
+        drawn = derive_seed(seed, "pairs", idx, slot)
+        groups.append(Group(prompt, slot, lengths[prompt] if lengths is not None else 0, drawn, contenders))
+    return groups
+
+
+def mine_all(
+    options: Pairs, groups: Sequence[Group], max_length: int
+) -> tuple[list[Mined], LengthCost | None]:
+    """What the recipe's rule makes of every group, and the length cost it found if it was to look for one."""
+    rule = Rule(
+        options.rule, options.min_margin, options.max_similarity, options.rho, options.steady,
+        0.0, options.p_hat, options.right_at, options.min_spread,
+    )  # fmt: skip
+
+    def mined_at(cost: float) -> list[Mined]:
+        dear = replace(rule, length_cost=cost)
+        return [
+            mine(dear, g.contenders, prompt_tokens=g.tokens, max_length=max_length, seed=g.seed)
+            for g in groups
+        ]
+
+    if options.length_control is None:
+        return mined_at(0.0), None
+    cost = balancing_cost(mined_at)
+    return mined_at(cost.cost), cost
+
+
+def told_cost(cost: LengthCost) -> str:
+    """The length cost in words."""
+    return (
+        f"{cost.cost:.3g} of score a token leaves chosen answers "
+        f"{cost.difference:+.1f} tokens longer than rejected ones"
+    )
 
 
 def _contender(row: Any, scores: tuple[float, ...]) -> Contender:
     return Contender(row.id, row.sample, row.text, row.finish, row.n_tokens, scores)
 
 
-def _pair(work: Work, policy: Policy, prompt: int, slot: int, mined: Mined) -> Pair | None:
-    if mined.best is None or mined.worst is None:
-        return None
-    return Pair(
-        id=pair_id(work.run.id, policy.idx, slot, mined.best.sample, mined.worst.sample),
+def _mining(work: Work, group: Group, mined: Mined, kept: int) -> Mining:
+    """The prompt's row; `kept` is how many of its pairs no person dropped."""
+    return Mining(
         run_id=work.run.id,
-        prompt_id=prompt,
-        chosen_id=mined.best.candidate_id,
-        rejected_id=mined.worst.candidate_id,
-        chosen_score=mined.best.mean,
-        rejected_score=mined.worst.mean,
+        prompt_id=group.prompt,
+        outcome="dropped_by_review" if mined.pairs and not kept else mined.outcome,
+        margin=mined.margin,
+        n_pairs=kept,
+        detail=mined.detail,
+    )
+
+
+def _pair(work: Work, policy: Policy, group: Group, best: Contender, worst: Contender) -> Pair:
+    return Pair(
+        id=pair_id(work.run.id, policy.idx, group.slot, best.sample, worst.sample),
+        run_id=work.run.id,
+        prompt_id=group.prompt,
+        chosen_id=best.candidate_id,
+        rejected_id=worst.candidate_id,
+        chosen_score=best.mean,
+        rejected_score=worst.mean,
         rule=work.recipe.pairs.rule,
     )

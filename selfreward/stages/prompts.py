@@ -15,7 +15,7 @@ from typing import Any
 from selfreward import invent
 from selfreward.errors import GateHalted
 from selfreward.files import packaged, sha256_of
-from selfreward.invent import Neighbours
+from selfreward.near import HeldOut
 from selfreward.protocols import Completion, Request
 from selfreward.records import Policy, Prompt, Stage, derive_seed, prompt_id
 from selfreward.stages.seeds import read_lines, read_prompts
@@ -67,18 +67,18 @@ def held_out_files(work: Work) -> list[Any]:
     return [work.file(n) for n in names]
 
 
-def held_out(work: Work) -> Neighbours:
+def held_out(work: Work) -> HeldOut:
     """The prompts of probe and evaluation: nothing near them may train."""
-    near = Neighbours(work.recipe.prompts.filters.rouge)
+    near = HeldOut(work.recipe.prompts.filters.rouge)
     for path in held_out_files(work):
         for row in read_lines(path, ()):
             for text in [row.get("prompt"), row.get("problem"), *row.get("turns", [])]:
                 if text:
-                    near.add(text, "held_out")
+                    near.hold_out(text)
     return near
 
 
-def _neighbours(work: Work, policy: Policy) -> Neighbours:
+def _neighbours(work: Work, policy: Policy) -> HeldOut:
     """What a new prompt must keep away from: held-out prompts, seeds, and what was accepted before."""
     near = held_out(work)
     if work.recipe.prompts.source != "self-instruct":
@@ -89,7 +89,7 @@ def _neighbours(work: Work, policy: Policy) -> Neighbours:
     return near
 
 
-def _invent(work: Work, stage: Stage, policy: Policy, near: Neighbours) -> None:
+def _invent(work: Work, stage: Stage, policy: Policy, near: HeldOut) -> None:
     options = work.recipe.prompts
     seeds = work.store.prompts(work.run.id, "M0")
     while True:
@@ -144,7 +144,7 @@ def _sift(
     slot: int,
     asked: list[tuple[Request, list[int]]],
     replies: list[Completion],
-    near: Neighbours,
+    near: HeldOut,
     room: int,
 ) -> list[Prompt]:
     """The rows of a round in request order; what is accepted joins the neighbours at once, so twins fall."""
@@ -179,15 +179,14 @@ def _sift(
     return rows
 
 
-def _refusal(work: Work, text: str, near: Neighbours) -> str | None:
+def _refusal(work: Work, text: str, near: HeldOut) -> str | None:
     filters = work.recipe.prompts.filters
     fault = invent.form_fault(
         text, min_words=filters.min_words, max_words=filters.max_words, keywords=filters.keywords
     )
     if fault:
         return fault
-    neighbour = near.nearest(text)
-    return f"near_{neighbour[0]}" if neighbour else None
+    return near.reason(text)
 
 
 def _fall_back(work: Work, stage: Stage, policy: Policy) -> None:
@@ -215,7 +214,7 @@ def _fall_back(work: Work, stage: Stage, policy: Policy) -> None:
     work.advance(stage)
 
 
-def _take_file(work: Work, stage: Stage, policy: Policy, near: Neighbours) -> None:
+def _take_file(work: Work, stage: Stage, policy: Policy, near: HeldOut) -> None:
     """The next `count` prompts of the user's file, starting over at its end.
 
     Held-out ones are refused, with the reason.
@@ -229,7 +228,6 @@ def _take_file(work: Work, stage: Stage, policy: Policy, near: Neighbours) -> No
     rows = []
     for i in range(count):
         one = given[(start + i) % len(given)]
-        neighbour = near.nearest(one["text"])
         row = _row(
             work,
             policy,
@@ -239,7 +237,7 @@ def _take_file(work: Work, stage: Stage, policy: Policy, near: Neighbours) -> No
             "user",
             [],
             None,
-            f"near_{neighbour[0]}" if neighbour else None,
+            near.reason(one["text"]),
         )
         row.messages, row.reference = json.dumps(one["messages"], ensure_ascii=False), one["reference"]
         rows.append(row)
@@ -283,8 +281,7 @@ def seed_rows(work: Work) -> list[Prompt]:
     rows = []
     near = held_out(work)
     for i, line in enumerate(read_lines(work.file(work.recipe.prompts.seed_file), ("prompt", "answer"))):
-        reason = "near_held_out" if near.nearest(line["prompt"]) else None
-        row = _row(work, policy, i, 0, line["prompt"], "seed", [], None, reason)
+        row = _row(work, policy, i, 0, line["prompt"], "seed", [], None, near.reason(line["prompt"]))
         row.reference = line["answer"]
         rows.append(row)
     return rows

@@ -199,6 +199,11 @@ def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
     if sft.judge_file and sft.judge_examples != 0:
         path = work.file(work.recipe.judge.rubric)
         rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
+        if rubric.kind not in rubrics.SCALAR:
+            raise BadInput(
+                f"{sft.judge_file} teaches one score a judgement, and {path} is of kind {rubric.kind}; "
+                "set start.sft.judge_file to null"
+            )
         needed = ("prompt", "answer", "score", "judgement")
         for number, line in _drawn(work, sft.judge_file, needed, sft.judge_examples):
             if type(line["score"]) not in (int, float) or not rubric.low <= line["score"] <= rubric.high:
@@ -206,7 +211,7 @@ def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
                     f"{sft.judge_file}, line {number}: score {line['score']} is outside the rubric's scale"
                 )
             chat = rubrics.render(rubric, [{"role": "user", "content": line["prompt"]}], line["answer"])
-            reply = f"{line['judgement']}\n{rubrics.OPENING} {line['score']}"
+            reply = f"{line['judgement']}\n{rubric.opening} {line['score']}"
             chosen.append(("judge", f"{sft.judge_file}:{number}", chat, reply))
     prompts = work.engine.chat_ids([chat for _, _, chat, _ in chosen])
     answers = work.engine.answer_ids([answer for _, _, _, answer in chosen])
@@ -225,7 +230,7 @@ def _drawn(
     """`count` lines of a file with their numbers, drawn by the run's seed, in file order."""
     near = prompts_stage.held_out(work)
     lines = [
-        (n, row) for n, row in numbered_lines(work.file(name), required) if not near.nearest(row["prompt"])
+        (n, row) for n, row in numbered_lines(work.file(name), required) if not near.reason(row["prompt"])
     ]
     if count is None or count >= len(lines):
         return lines

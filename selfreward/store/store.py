@@ -147,6 +147,14 @@ class Store(Database):
             scores[row.candidate_id].append(row.score)
         return [(c, tuple(scores[c.id])) for c in candidates]
 
+    def mined_pairs(self, run_id: int, policy: str) -> list[Any]:
+        """(chosen_id, rejected_id) of every pair an iteration has now."""
+        return self.rows(
+            "SELECT r.chosen_id, r.rejected_id FROM pair r JOIN prompt p ON p.id = r.prompt_id"
+            " WHERE r.run_id = :r AND p.policy = :p",
+            r=run_id, p=policy,
+        )  # fmt: skip
+
     def dropped(self, run_id: int) -> set[tuple[int, int]]:
         """(chosen, rejected) of every pair that a person dropped."""
         rows = self.rows(

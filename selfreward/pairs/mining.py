@@ -1,0 +1,150 @@
+"""What every rule shares: who may compete, what makes a pair of two, and the rule of the paper.
+
+A candidate without a score never competes, an unfinished one never trains, and the order in which candidates
+or judgements arrive decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from selfreward.near import similarity
+
+EQUAL = 1e-9  # means closer than this are a tie: sums of equal scores may differ by rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One candidate with the scores that could be read, in the order of the judge's samples."""
+
+    candidate_id: int
+    sample: int
+    text: str | None
+    finish: str | None
+    n_tokens: int
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores there are; faults are not averaged in."""
+        return math.fsum(sorted(self.scores)) / len(self.scores)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the scores there are; 0 of a single one, which says nothing of steadiness."""
+        return math.sqrt(math.fsum(sorted((s - self.mean) ** 2 for s in self.scores)) / len(self.scores))
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What became of a prompt; `best` and `worst` are set when the outcome is `pair`, `more` by one rule."""
+
+    outcome: str
+    margin: float | None = None
+    best: Contender | None = None
+    worst: Contender | None = None
+    detail: str | None = None
+    more: tuple[tuple[Contender, Contender], ...] = ()
+
+    @property
+    def pairs(self) -> tuple[tuple[Contender, Contender], ...]:
+        """Every (chosen, rejected), the widest margin first."""
+        return ((self.best, self.worst), *self.more) if self.best and self.worst else ()
+
+
+Value = Callable[[Contender], float]
+
+
+def _mean(contender: Contender) -> float:
+    return contender.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms two contenders are compared and make a pair, whatever the rule.
+
+    `praise` ranks the ones to choose and `blame` the ones to reject, the lowest first; margins are of
+    means. `max_length` bounds prompt and answer together, in tokens; a longer one is left out, never cut.
+    Texts whose ROUGE-L F1 is `max_similarity` or more are as good as one text; None lets any two that differ
+    pass.
+    """
+
+    prompt_tokens: int
+    max_length: int
+    min_margin: float = 0.0
+    max_similarity: float | None = None
+    praise: Value = field(default=_mean)
+    blame: Value = field(default=_mean)
+
+    def differ(self, first: Contender, second: Contender) -> bool:
+        """Whether a model could learn anything from choosing between the two texts."""
+        if key(first) == key(second):
+            return False
+        return self.max_similarity is None or (
+            similarity(first.text or "", second.text or "") < self.max_similarity
+        )
+
+
+def best_vs_worst(contenders: Sequence[Contender], terms: Terms) -> Mined:
+    """The candidate with the highest mean against the one with the lowest (Self-Rewarding LMs, 2.3)."""
+    able = usable(contenders, terms)
+    if isinstance(able, Mined):
+        return able
+    top, bottom = max(map(terms.praise, able)), min(map(terms.blame, able))
+    tops = sorted((c for c in able if top - terms.praise(c) < EQUAL), key=rank)
+    bottoms = sorted((c for c in able if terms.blame(c) - bottom < EQUAL), key=rank)
+    return first_pair([(b, w) for b in tops for w in bottoms], terms)
+
+
+def usable(contenders: Sequence[Contender], terms: Terms) -> list[Contender] | Mined:
+    """Finished, scored and short enough contenders whose means are not all one; else why there is no pair."""
+    finished = [c for c in contenders if c.text is not None and c.finish == "stop"]
+    scored = [c for c in finished if c.scores]
+    able = [c for c in scored if terms.prompt_tokens + c.n_tokens <= terms.max_length]
+    if len(able) < 2:
+        return Mined(
+            _shortage(contenders, finished, scored), detail=f"{len(able)} of {len(contenders)} usable"
+        )
+    spread = max(c.mean for c in able) - min(c.mean for c in able)
+    if len({key(c) for c in able}) == 1:
+        return Mined("identical_text", margin=spread)
+    return Mined("tie", margin=0.0) if spread < EQUAL else able
+
+
+def first_pair(proposed: Sequence[tuple[Contender, Contender]], terms: Terms) -> Mined:
+    """The first proposal whose texts differ, if its margin is enough; at least one must be proposed."""
+    different = next(((b, w) for b, w in proposed if terms.differ(b, w)), None)
+    best, worst = different or proposed[0]
+    margin = best.mean - worst.mean
+    if margin < -EQUAL:  # what a token costs outweighs the score: such a pair would teach the worse answer
+        return Mined("below_margin", margin=0.0, detail="the shorter or steadier one scored lower")
+    if margin < EQUAL:
+        return Mined("tie", margin=0.0)
+    if different is None:
+        return Mined("identical_text", margin=margin)
+    if margin < terms.min_margin - EQUAL:
+        return Mined("below_margin", margin=margin)
+    return Mined("pair", margin, best, worst)
+
+
+def _shortage(
+    contenders: Sequence[Contender], finished: Sequence[Contender], scored: Sequence[Contender]
+) -> str:
+    """Why fewer than two candidates can be used: the first sieve that left too few names the reason."""
+    answered = [c for c in contenders if c.text is not None]
+    if len(answered) >= 2 and len(finished) < 2:
+        return "truncated"
+    return "too_few_scores" if len(scored) < 2 else "too_long"
+
+
+def rank(contender: Contender) -> tuple[str, int]:
+    """Decides between equals by what was written, not by when."""
+    return key(contender), contender.sample
+
+
+def key(contender: Contender) -> str:
+    """The hash of the trimmed text."""
+    return hashlib.sha256((contender.text or "").strip().encode("utf-8")).hexdigest()
