@@ -182,9 +182,10 @@ def saved_bytes(shape: Shape, width: int) -> int:
     """Bytes one layer keeps of one token for the backward pass of a LoRA on a frozen base.
 
     Counted from the layer's own operations, every linear layer adapted: the inputs of two norms in float32
-    (8h); queries, keys, values and the attention's output; gate, its activation and the up projection; and the
-    input of every adapter in float32: of its own where the base is narrower (q, k, v, gate, up: 20h; o: 4q;
-    down: 4i), shared where it is float32 already (8h + 4i). An estimate: no kernel's workspace is in it.
+    (8h); queries, keys, values and the attention's output; gate, its activation and the up projection; and
+    the input of every adapter in float32: a copy each where the base is narrower (q, k, v, gate, up: 20h;
+    o: 4q; down: 4i), shared where it is float32 already (8h + 4i). An estimate, without
+    the kernels' workspaces.
     """
     h, q, k = shape.hidden, shape.queries, shape.keys
     i = shape.active * shape.expert_inner + shape.shared_inner if shape.sparse else shape.inner

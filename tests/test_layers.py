@@ -22,18 +22,21 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),
-    ("rubric", "pairs", "stats", "diversity", "collapse", "invent"),
+    ("rubric", "pairs", "stats", "diversity", "collapse", "invent", "shapes", "budget", "footprint"),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
-    ("cli", "report", "ui", "show", "export", "doctor", "runs"),
+    ("cli", "report", "ui", "show", "export", "doctor", "runs", "plan"),
 )
 RECIPES = {"recipe", "recipe_file"}
 NOT_YET = {"report", "ui"}  # rungs that are kept for them
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
-SIDEWAYS = {("diversity", "stats"), ("training", "engines")}
+SIDEWAYS = {
+    ("diversity", "stats"), ("training", "engines"), ("budget", "shapes"), ("footprint", "shapes"),
+    ("footprint", "budget"), ("plan", "runs"), ("plan", "show"),
+}  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
 OUTSIDE = {

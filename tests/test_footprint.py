@@ -1,0 +1,139 @@
+"""Memory and disk against sums worked by hand; advice that is taken makes it fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from selfreward.footprint import (
+    GIB, RESERVE, Rows, Settings, adapter_bytes, checkpoint_bytes, engine_advice, engine_bytes, store_bytes,
+    training_advice, training_bytes,
+)  # fmt: skip
+from selfreward.shapes import lora_parameters, shape_of
+from tests.test_budget import TEXTS
+from tests.test_shapes import LLAMA_8B, LLAMA_70B, SMOL
+
+SHAPE, BIG = shape_of(SMOL), shape_of(LLAMA_8B)
+LORA, BIG_LORA = 4_884_480, lora_parameters(BIG, 16)
+SETTINGS = Settings(
+    dtype="float32", batch=8, longest=200, prompt=80, scored=500, shared=250, micro_batch=2, pair=180,
+    sft_micro_batch=4, example=300, checkpointing=False, reference=True, gpu=False,
+)  # fmt: skip
+LARGE = replace(SETTINGS, dtype="bfloat16", batch=64, longest=1200, pair=2048, example=600, gpu=True)
+
+
+def test_the_engine_holds_weights_two_adapters_the_cache_and_a_steps_distributions() -> None:
+    """SmolLM2 in float32, 8 rows of at most 500 tokens.
+
+    Weights 4·134,515,008; adapters 2·4·4,884,480; cache 8·500·46,080 (2·30·192·4 bytes a token); logits: a
+    scoring pass of 4096·49152·4 is more than 8·49152·32; activations 4096 tokens of
+    4·(2·576 + 3·1536) + 4·576 = 25,344 bytes; 5 % of it all.
+    """
+    parts = engine_bytes(SHAPE, LORA, SETTINGS)
+    named = [parts[k] for k in ("weights", "adapters", "cache", "logits", "activations")]
+    assert named == [538_060_032, 39_075_840, 184_320_000, 805_306_368, 4096 * 25_344]
+    assert parts["reserve"] == pytest.approx(0.05 * sum(named))
+    on_gpu = engine_bytes(SHAPE, LORA, replace(SETTINGS, gpu=True))
+    assert on_gpu["reserve"] - parts["reserve"] == pytest.approx(RESERVE)
+
+
+def test_a_training_holds_the_adapter_twice_its_gradient_and_two_moments() -> None:
+    """SmolLM2 in float32, 2 pairs of 180 tokens: 720 tokens.
+
+    Adapter and reference 2·4·4,884,480, gradient and moments 3·4·4,884,480, activations 720·30·39,936, one
+    tile of 720·49152 logits in float32 (the proof's 4·180·49152·12 bytes are fewer than the activations).
+    """
+    parts = training_bytes(SHAPE, LORA, SETTINGS)
+    named = [parts[k] for k in ("adapter", "gradient and moments", "activations", "logits")]
+    assert named == [39_075_840, 58_613_760, 720 * 30 * 39_936, 720 * 49_152 * 4]
+    assert training_bytes(SHAPE, LORA, replace(SETTINGS, reference=False))["adapter"] == 19_537_920
+
+
+def test_checkpointing_keeps_a_layers_input_and_one_layer_whole() -> None:
+    """SmolLM2: 720·(30·4·576 + 39,936); SFT has 4 rows of 300 tokens and no reference."""
+    kept = training_bytes(SHAPE, LORA, replace(SETTINGS, checkpointing=True))["activations"]
+    assert kept == 720 * (69_120 + 39_936)
+    sft = training_bytes(SHAPE, LORA, SETTINGS, sft=True)
+    assert sft["activations"] == 1200 * 30 * 39_936 and sft["adapter"] == 19_537_920
+
+
+def test_the_proofs_whole_logits_count_where_they_are_more_than_a_step() -> None:
+    """Llama 8B, bfloat16, one pair of 2048 tokens, checkpointing: the proof's 4·2048·128256·10 bytes."""
+    small = replace(LARGE, micro_batch=1, checkpointing=True)
+    parts = training_bytes(BIG, BIG_LORA, small)
+    assert parts["activations"] + parts["logits"] == 4 * 2048 * 128_256 * 10
+
+
+@pytest.mark.parametrize("memory", [20, 24, 40, 80])
+def test_the_advice_for_an_engine_makes_it_fit(memory: int) -> None:
+    told = engine_advice(BIG, BIG_LORA, LARGE, memory * GIB)
+    if told is None:
+        assert sum(engine_bytes(BIG, BIG_LORA, LARGE).values()) <= memory * GIB
+        return
+    batch = re.search(r"engine\.batch to (\d+)", told)
+    assert batch, told
+    taken = engine_bytes(BIG, BIG_LORA, replace(LARGE, batch=int(batch[1])))
+    assert sum(taken.values()) <= memory * GIB
+
+
+@pytest.mark.parametrize("memory", [26, 28, 32, 40, 60, 80, 200])
+def test_the_advice_for_a_training_makes_it_fit(memory: int) -> None:
+    told = training_advice(BIG, BIG_LORA, LARGE, memory * GIB)
+    length = re.search(r"max_length to (\d+)", told or "")
+    changed = replace(
+        LARGE,
+        checkpointing="checkpointing to true" in (told or ""),
+        micro_batch=1 if "micro_batch to 1" in (told or "") else LARGE.micro_batch,
+        pair=int(length[1]) if length else LARGE.pair,
+    )
+    assert sum(training_bytes(BIG, BIG_LORA, changed).values()) <= memory * GIB, told
+    assert (told is None) == (memory == 200)
+
+
+def test_the_least_change_is_told_first() -> None:
+    """Checkpointing alone is enough in 80 GiB; nothing needs to be cut short."""
+    told = training_advice(BIG, BIG_LORA, LARGE, 80 * GIB) or ""
+    assert "gradient_checkpointing to true (" in told and "micro_batch" not in told
+
+
+def test_weights_that_are_too_many_are_said_to_be() -> None:
+    """Llama 70B in bfloat16 is 131 GiB: no setting makes it fit into 80."""
+    big = shape_of(LLAMA_70B)
+    for told in (
+        engine_advice(big, BIG_LORA, LARGE, 80 * GIB),
+        training_advice(big, BIG_LORA, LARGE, 80 * GIB),
+    ):
+        assert told and "the weights alone are 131 GiB" in told
+
+
+def test_a_checkpoint_is_four_adapters_and_an_adapter_its_weights_and_tokenizer() -> None:
+    """SmolLM2's adapter of 420 tensors in the demo run: 19,593,064 bytes of weights; with its tokenizer and
+    the small files beside it 23,131,000.
+    """
+    assert adapter_bytes(LORA, 420, 0) == pytest.approx(19_593_064, rel=0.005)
+    assert adapter_bytes(LORA, 420, 3_523_500) == pytest.approx(23_131_000, rel=0.01)
+    assert checkpoint_bytes(LORA, reference=True) == 4 * checkpoint_bytes(LORA, reference=False) / 3
+
+
+def test_the_store_of_the_demo_run_is_predicted_within_15_percent() -> None:
+    """Its file had 868,352 bytes: 192 seeds, 118 prompts and 224 candidates of 59.9 tokens, 224 judgements,
+    416 answers of 37, 224 grades, 19 stages and 318 numbers; 4.9 letters a token.
+    """
+    lengths = {
+        "candidate": 59.9,
+        "prompt_text": 16.0,
+        "sft_row": 132.0,
+        "probed": 38.2,
+        "question_text": 19.0,
+    }
+    texts = replace(TEXTS, **{k: replace(TEXTS.probe, n=v) for k, v in lengths.items()})
+    rows = Rows(192, 118, 224, 224, 416, 224, 318, 19, 4.9)
+    assert store_bytes(rows, texts, sampled=False) == pytest.approx(868_352, rel=0.15)
+
+
+def test_the_store_grows_with_what_a_sampling_judge_writes() -> None:
+    """1000 replies of 40 tokens at 5 letters take 70 bytes more each than the 130 of the probabilities."""
+    rows = Rows(0, 0, 0, 1000, 0, 0, 0, 0, 5.0)
+    assert store_bytes(rows, TEXTS, sampled=True) - store_bytes(rows, TEXTS, sampled=False) == 70_000
