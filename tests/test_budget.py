@@ -7,7 +7,19 @@ from dataclasses import fields, replace
 import pytest
 
 from selfreward.budget import (
-    NONE, Amount, Load, Rates, Sizes, Texts, cpu, gpu, guessed_rates, hours, loads, summed, total,
+    NONE,
+    Amount,
+    Load,
+    Rates,
+    Sizes,
+    Texts,
+    cpu,
+    gpu,
+    guessed_rates,
+    hours,
+    loads,
+    summed,
+    total,
 )  # fmt: skip
 from selfreward.shapes import shape_of
 from tests.test_shapes import LLAMA_8B, SMOL
@@ -19,8 +31,8 @@ SIZES = Sizes(
 LENGTHS = {
     "invite": 300, "invention": 60, "prompt": 50, "prompt_text": 20, "candidate": 100, "judge": 250,
     "judgement": 40, "paired": 0.5, "chosen": 110, "rejected": 90, "sft_rows": 30, "sft_row": 80, "probe": 45,
-    "probed": 55, "question": 46, "question_text": 16, "answered": 70, "problem": 48, "solved": 30, "grade": 200,
-    "graded": 35,
+    "probed": 55, "question": 46, "question_text": 16, "answered": 70, "problem": 48, "solved": 30,
+    "grade": 200, "graded": 35,
 }  # fmt: skip
 TEXTS = Texts(**{k: Amount(v) for k, v in LENGTHS.items()})
 
@@ -35,9 +47,9 @@ def test_every_stage_of_the_loop_has_its_tokens() -> None:
     """Each row by hand, in the order generated, fed, scored, trained.
 
     prompts 6·60, 6·300. candidates 10·4·100, 10·50 (a prompt is fed once). judge 40·(250 + 20 + 100).
-    train 10·½·(2·50 + 110 + 90). probe 8·55, 8·45, and 8·100 for each of two policies (M1: itself, M0) or three.
-    evaluate 10·70 + 7·30; fed 5·(46 + (46 + 70 + 16)) + 7·48; graded 5·(2·200 + 3·16 + 3·70): the second turn's
-    transcript holds both questions and the first answer. sft 30·80·2 epochs.
+    train 10·½·(2·50 + 110 + 90). probe 8·55, 8·45, and 8·100 for each of two policies (M1: itself, M0) or
+    three. evaluate 10·70 + 7·30; fed 5·(46 + (46 + 70 + 16)) + 7·48; graded 5·(2·200 + 3·16 + 3·70): the
+    second turn's transcript holds both questions and the first answer. sft 30·80·2 epochs.
     """
     assert load("M1", "prompts") == [360, 1800, 0, 0]
     assert load("M1", "candidates") == [4000, 500, 0, 0]
@@ -101,11 +113,11 @@ def test_a_gpu_is_known_by_its_name_and_an_unknown_one_is_marked() -> None:
 
 
 def test_guessed_rates_follow_from_the_peaks() -> None:
-    """Llama 8B has 7,504,658,432 working weights and the norms' 266,240 are not all of the difference.
+    """Llama 8B has 525,336,576 + 32·218,112,000 = 7,504,920,576 working weights.
 
-    Reading: 0.4·989e12 / (2·7.505e9) = 26,356 tokens/s; training costs three forwards: 0.3·989e12 / (6·7.505e9).
-    A step of 64 rows of 100 tokens reads 16.06 GB of weights and 64·100·131,072 bytes of cache at 0.6·3.35e12,
-    and 32 layers take 1 ms each: 0.0404 s.
+    Reading: 0.4·989e12 / (2·7.505e9) = 26,356 tokens/s; training costs three forwards at 0.3 of the peak.
+    A step of 64 rows of 100 tokens reads 16.06 GB of weights and 64·100·131,072 bytes of cache at
+    0.6·3.35e12, and 32 layers take 1 ms each: 0.0404 s.
     """
     rates = guessed_rates(shape_of(LLAMA_8B), 2, gpu("H100", 8e10), 64, 100)
     assert rates.prefill.n == pytest.approx(26_356, rel=1e-3)

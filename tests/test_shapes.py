@@ -51,7 +51,7 @@ QWEN3_30B: dict[str, Any] = {
     [(SMOL, 134_515_008), (LLAMA_8B, 8_030_261_248), (LLAMA_70B, 70_553_706_496), (QWEN25_05B, 494_032_768),
      (QWEN3_06B, 596_049_920), (GEMMA2_2B, 2_614_341_888), (MIXTRAL, 46_702_792_704),
      (QWEN3_30B, 30_532_122_624)],
-    ids="smollm2-135m llama-8b llama-70b qwen2.5-0.5b qwen3-0.6b gemma2-2b mixtral qwen3-30b".split(),
+    ids=["smollm2", "llama-8b", "llama-70b", "qwen2.5", "qwen3-0.6b", "gemma2-2b", "mixtral", "qwen3-30b"],
 )  # fmt: skip
 def test_the_parameters_of_known_shapes_are_their_published_ones(config: dict[str, Any], total: int) -> None:
     """By hand, embeddings + layers·(attention + feed-forward + norms) + the last norm.
