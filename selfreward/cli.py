@@ -20,6 +20,7 @@ import typer
 
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
+from selfreward.policy_export import export
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +33,7 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a r
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
 app.command()(plan)
+app.command()(export)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (

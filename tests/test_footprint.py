@@ -118,7 +118,7 @@ def test_weights_that_are_too_many_are_said_to_be() -> None:
 
 
 def test_a_checkpoint_is_four_adapters_and_an_adapter_its_weights_and_tokenizer() -> None:
-    """SmolLM2's adapter of 420 tensors in the demo run: 19,593,064 bytes, and 23,131,000 with its tokenizer."""
+    """SmolLM2's adapter of 420 tensors: 19,593,064 bytes in the demo run, 23,131,000 with its tokenizer."""
     assert adapter_bytes(LORA, 420, 0) == pytest.approx(19_593_064, rel=0.005)
     assert adapter_bytes(LORA, 420, 3_523_500) == pytest.approx(23_131_000, rel=0.01)
     assert checkpoint_bytes(LORA, reference=True) == 4 * checkpoint_bytes(LORA, reference=False) / 3

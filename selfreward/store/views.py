@@ -138,6 +138,11 @@ class Views(Database):
             of=of, st=status, so=source, n=limit,
         )  # fmt: skip
 
+    def recipe(self, run_id: int = 1) -> str | None:
+        """The recipe in force, as JSON."""
+        row = self.one("SELECT recipe FROM run WHERE id = :r", r=run_id)
+        return row[0] if row else None
+
     def spent(self, run_id: int = 1) -> dict[str, list[Any]]:
         """What a run has taken so far, for the plan of another: texts, tokens and seconds."""
         queries = {
