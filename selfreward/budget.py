@@ -1,8 +1,8 @@
 """What a run will cost before it starts, in tokens and hours.
 
 Pure arithmetic on plain numbers; whoever calls it has counted texts and looked at the machine. Every amount
-says how it is known: `counted` from files, `measured` in an earlier run, `guess`, or `bound`, the most it can
-be. A sum is known no better than its worst part.
+says how it is known: `given`, `counted` from files, `measured` in an earlier run, `guess`, or `bound`, the
+most it can be. A sum is known no better than its worst part.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Literal
 
 from selfreward.shapes import Shape, kv_bytes, parameters, working
 
-How = Literal["counted", "measured", "guess", "bound"]
-KINDS: tuple[How, ...] = ("counted", "measured", "guess", "bound")  # best known first
+How = Literal["given", "counted", "measured", "guess", "bound"]
+KINDS: tuple[How, ...] = ("given", "counted", "measured", "guess", "bound")  # best known first
 
 
 @dataclass(frozen=True, slots=True)

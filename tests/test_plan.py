@@ -16,6 +16,7 @@ from selfreward.engines.adapter import tensor_shapes
 from selfreward.plan.count import Counter
 from selfreward.recipe_file import load
 from selfreward.shapes import lora_parameters, parameters, shape_of
+from selfreward.show import console
 from selfreward.store import Store
 from tests.test_shapes import LLAMA_8B, SMOL
 from tests.test_store import candidate, judgement, mined, policy
@@ -49,6 +50,7 @@ def tokenizer(folder: Path) -> None:
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plan:
     """`selfreward plan --json` beside a recipe with two prompts of its own, no SFT and no evaluation."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console.console, "width", 400)
     base = Path("iterations/base")
     base.mkdir(parents=True)
     (base / "config.json").write_text(json.dumps(SMOL))
@@ -159,7 +161,7 @@ def test_speeds_of_this_machine_are_not_another_ones(begun: Plan) -> None:
     """With a machine named on the command line lengths stay measured, speeds are guessed, or as given."""
     _, data = begun("--gpus", 1, "--gpu-memory", 24, "--gpu-name", "L4", "--throughput", "train=1e3")
     assert data["rates"]["generate"]["how"] == "guess" and data["lengths"]["candidate"]["how"] == "measured"
-    assert data["rates"]["train"] == {"n": 1000.0, "how": "counted"} and data["model"]["dtype"] == "bfloat16"
+    assert data["rates"]["train"] == {"n": 1000.0, "how": "given"} and data["model"]["dtype"] == "bfloat16"
 
 
 def test_lengths_can_come_from_another_run(begun: Plan) -> None:
@@ -179,7 +181,7 @@ def test_what_does_not_fit_ends_with_3_and_what_to_change(plan: Plan) -> None:
 
 @pytest.mark.parametrize(
     "arguments, code, told",
-    [("--gpus 2", 3, "--gpu-memory"), ("--throughput speed=3", 3, "--throughput speed=3"), ("--to M1", 2, "M1"),
+    [("--gpus 2", 3, "--gpu-memory"), ("--throughput speed=3", 3, "speed=3"), ("--to M1", 2, "M1"),
      ("--throughput train=0", 3, "train=0"), ("--like other", 3, "other"), ("--config nowhere", 3, "nowhere"),
      ("no.yaml", 3, "no.yaml does not exist")],
 )  # fmt: skip

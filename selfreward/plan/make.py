@@ -137,7 +137,7 @@ def _rates(
             "train": (seconds.pairs * pair, seconds.training),
         }
         known |= {k: {"n": n / s, "how": "measured"} for k, (n, s) in measured.items() if n and s}
-    known |= {k: {"n": v, "how": "counted"} for k, v in asked.throughput.items()}
+    known |= {k: {"n": v, "how": "given"} for k, v in asked.throughput.items()}
     return Rates(**{k: Amount(v["n"], v["how"]) for k, v in known.items()})
 
 

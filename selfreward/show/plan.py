@@ -7,7 +7,7 @@ from typing import Any
 from selfreward.footprint import GIB
 from selfreward.show.console import console, safe, table_of
 
-MARKS = {"counted": "", "measured": "", "guess": "~", "bound": "≤ "}
+MARKS = {"given": "", "counted": "", "measured": "", "guess": "~", "bound": "≤ "}
 LEGEND = (
     "≤ the most it can be · ~ a guess · else counted from the recipe's files, or measured in an earlier run"
 )
