@@ -84,7 +84,8 @@ def test_the_advice_for_an_engine_makes_it_fit(memory: int) -> None:
     batch = re.search(r"engine\.batch to (\d+)", told)
     assert batch, told
     taken = engine_bytes(BIG, BIG_LORA, replace(LARGE, batch=int(batch[1])))
-    assert sum(taken.values()) <= memory * GIB
+    twice = engine_bytes(BIG, BIG_LORA, replace(LARGE, batch=2 * int(batch[1])))
+    assert sum(taken.values()) <= memory * GIB < sum(twice.values())
 
 
 @pytest.mark.parametrize("memory", [26, 28, 32, 40, 60, 80, 200])
@@ -105,6 +106,13 @@ def test_the_least_change_is_told_first() -> None:
     """Checkpointing alone is enough in 80 GiB; nothing needs to be cut short."""
     told = training_advice(BIG, BIG_LORA, LARGE, 80 * GIB) or ""
     assert "gradient_checkpointing to true (" in told and "micro_batch" not in told
+
+
+def test_a_change_is_told_only_where_it_alone_is_enough() -> None:
+    """At the very bytes that checkpointing needs it is enough; with one byte less it is not."""
+    least = sum(training_bytes(BIG, BIG_LORA, replace(LARGE, checkpointing=True)).values())
+    assert "micro_batch" not in (training_advice(BIG, BIG_LORA, LARGE, least) or "micro_batch")
+    assert "micro_batch to 1" in (training_advice(BIG, BIG_LORA, LARGE, least - 1) or "")
 
 
 def test_weights_that_are_too_many_are_said_to_be() -> None:
