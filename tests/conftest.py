@@ -19,8 +19,13 @@ TEMPLATE = (
 )
 
 
-def make_tiny_policy(folder: Path, *, template: str | None = TEMPLATE, bos: bool = False) -> Path:
-    """A random Llama of two layers with a byte-level tokenizer, saved like any model."""
+def make_tiny_policy(
+    folder: Path, *, template: str | None = TEMPLATE, bos: bool = False, head_dim: int = 8
+) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer, saved like any model.
+
+    vLLM's attention on a CPU needs a `head_dim` of 32.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -50,6 +55,7 @@ def make_tiny_policy(folder: Path, *, template: str | None = TEMPLATE, bos: bool
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=4096,
         bos_token_id=0,
         eos_token_id=2,

@@ -183,10 +183,10 @@ def test_choice_logprobs_are_those_of_the_tokens_one_by_one(engine: Transformers
 
 def test_a_number_that_is_one_token_of_its_own_takes_nothing_from_its_digits() -> None:
     """Tokenizers with "10" as one token: " 1" and " 10" are different paths, nothing is subtracted."""
-    from selfreward.engines.transformers_engine import _without_longer
+    from selfreward.engines.choices import without_longer
 
-    assert _without_longer([-2.0, -0.5], [[7], [8]]) == [-2.0, -0.5]
-    found = _without_longer([math.log(0.5), math.log(0.2)], [[7], [7, 3]])
+    assert without_longer([-2.0, -0.5], [[7], [8]]) == [-2.0, -0.5]
+    found = without_longer([math.log(0.5), math.log(0.2)], [[7], [7, 3]])
     assert [math.exp(x) for x in found] == pytest.approx([0.3, 0.2])
 
 

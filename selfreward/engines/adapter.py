@@ -29,6 +29,10 @@ def check(folder: Path, base: Path) -> None:
     for name, shape in tensor_shapes(folder / WEIGHTS).items():
         layer, _, side = name.removeprefix(PREFIX).partition(".lora_")
         wanted = known.get(f"{layer}.weight")
+        if any(part == "lm_head" or "embed" in part for part in layer.split(".")):
+            raise BadInput(
+                f"{folder} adapts {layer}: leave embedding and head out, engines do not serve them"
+            )
         if wanted is None:
             raise BadInput(f"{folder} adapts {layer}, which {base.name} does not have: it is of another base")
         axis = 1 if side.startswith("A") else 0  # A reads what the layer reads, B writes what it writes
@@ -54,6 +58,16 @@ def size(config: dict[str, Any], r: int) -> int:
     inner = int(shape.get("intermediate_size", 4 * hidden))
     keys = int(shape.get("num_key_value_heads", heads)) * head
     return 4 * r * layers * (2 * (hidden + heads * head) + 2 * (hidden + keys) + 3 * (hidden + inner))
+
+
+def linear_layers(base: Path) -> list[str]:
+    """Last names of the base's matrices, embedding and head left out: what an adapter may be on."""
+    found = {
+        name.split(".")[-2]
+        for name, shape in base_shapes(base).items()
+        if name.endswith(".weight") and len(shape) == 2
+    }
+    return sorted(n for n in found if "embed" not in n and n != "lm_head")
 
 
 def base_shapes(base: Path) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from selfreward.engines.process import join_driver
 from selfreward.errors import SelfRewardError
 from selfreward.protocols import Engine
 
-CALLS = ("generate", "choice_logprobs", "token_logprobs", "chat_ids", "answer_ids")
+CALLS = ("generate", "stream", "choice_logprobs", "token_logprobs", "chat_ids", "answer_ids")
 
 
 def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
@@ -25,12 +25,19 @@ def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
             from selfreward.engines.transformers_engine import TransformersEngine
 
             return TransformersEngine(**settings)
+        case "vllm":
+            from selfreward.engines.vllm_engine import VllmEngine
+
+            return VllmEngine(**settings)
         case _:
             raise ValueError(f"no engine is called {kind!r}")
 
 
 def serve(kind: str, settings: dict[str, Any]) -> None:
-    """Answers `(call, block)` with `("ok", rows)` or `("error", message, exit_code)` until the pipe ends."""
+    """Answers `(call, block)` with `("ok", rows)` or `("error", message, exit_code)` until the pipe ends.
+
+    What `stream` yields goes out at once, each as `("part", row)` before the closing `("ok", [])`.
+    """
     pipe = join_driver(watch=False)
     engine: Engine | None = None
     while True:
@@ -42,7 +49,12 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
             if call not in CALLS:
                 raise ValueError(f"an engine has no call {call!r}")
             engine = engine or open_engine(kind, settings)
-            reply: tuple[Any, ...] = ("ok", getattr(engine, call)(block))
+            found = getattr(engine, call)(block)
+            if call == "stream":
+                for part in found:
+                    pipe.send(("part", part))
+                found = []
+            reply: tuple[Any, ...] = ("ok", found)
         except Exception as error:  # sent on: the driver says it to the user
             traceback.print_exc()
             code = error.exit_code if isinstance(error, SelfRewardError) else 4

@@ -6,7 +6,7 @@ It implements the `Engine` protocol by sending each call through the pipe. It im
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ class EngineClient:
         """See `Engine.generate`."""
         found: list[Completion] = self._call("generate", block)
         return found
+
+    def stream(self, block: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """The completions of `generate` with their places, each as soon as the engine has finished it."""
+        if not block:
+            return
+        self._send("stream", block)
+        while True:
+            kind, part = self._timed("generate", lambda: self._reply("stream"))
+            if kind == "ok":
+                return
+            yield part
 
     def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
         """See `Engine.choice_logprobs`."""
@@ -79,22 +90,34 @@ class EngineClient:
         return self._timed(name, lambda: self._ask(name, block)) if block else []
 
     def _ask(self, name: str, block: Sequence[Any]) -> Any:
+        self._send(name, block)
+        return self._reply(name)[1]
+
+    def _send(self, name: str, block: Sequence[Any]) -> None:
         if self._child is None:
             threads = self._settings.get("threads")
             arguments = [self._kind, json.dumps(self._settings)]
             self._child = process.start("selfreward.engines.child", arguments, self._log, threads)
-        child = self._child
         try:
-            child.pipe.send((name, list(block)))
-            reply = child.pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            code = child.process.wait()
-            self._child = None
-            raise WorkFailed(
-                f"the {self._kind} engine died with code {code} in {name}: {child.log_tail()} "
-                f"(log: {child.log}); "
-                "run the same command again to go on"
-            ) from None
+            self._child.pipe.send((name, list(block)))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died(name) from None
+
+    def _reply(self, name: str) -> tuple[str, Any]:
+        """("ok", rows), or ("part", row) of a stream that goes on."""
+        assert self._child is not None
+        try:
+            reply = self._child.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._died(name) from None
         if reply[0] == "error":
             raise (BadInput if reply[2] == 3 else WorkFailed)(f"{self._kind} engine, {name}: {reply[1]}")
-        return reply[1]
+        return reply[0], reply[1]
+
+    def _died(self, name: str) -> WorkFailed:
+        assert self._child is not None
+        child, self._child = self._child, None
+        return WorkFailed(
+            f"the {self._kind} engine died with code {child.process.wait()} in {name}: {child.log_tail()} "
+            f"(log: {child.log}); run the same command again to go on"
+        )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from selfreward.engines.chat import Chat
+from selfreward.engines.choices import longest, spell, without_longer
 from selfreward.protocols import Choice, Completion, Message, Request, Scored
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ class TransformersEngine:
     def _choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
         """Tokens all choices share are fed once; the rest is read from one distribution where it can be."""
         prompts = [self.chat.ids(c.messages, c.opening) for c in block]
-        spelled = [self._spell(c) for c in block]
+        spelled = [spell(self.chat, c) for c in block]
         fits = [
             i
             for i, (p, s) in enumerate(zip(prompts, spelled, strict=True))
@@ -115,7 +116,7 @@ class TransformersEngine:
         from selfreward.engines.decode import prefill
 
         contexts = [
-            (i, c) for i, choices in enumerate(spelled) for c in _longest(tuple(c[:-1]) for c in choices)
+            (i, c) for i, choices in enumerate(spelled) for c in longest(tuple(c[:-1]) for c in choices)
         ]
         keep = 1 + max(len(context) for _, context in contexts)
         fed = [[*prompts[i], *context] for i, context in contexts]
@@ -126,18 +127,7 @@ class TransformersEngine:
             for j, choice in enumerate(spelled[i]):
                 if context[: len(choice) - 1] == tuple(choice[:-1]):
                     found[i][j] = math.fsum(float(logprobs[row, first + k, t]) for k, t in enumerate(choice))
-        return [_without_longer(row, choices) for row, choices in zip(found, spelled, strict=True)]
-
-    def _spell(self, choice: Choice) -> list[list[int]]:
-        """Token ids of each choice as they continue the opening."""
-        opened = self.chat.encode(choice.opening)
-        spelled = []
-        for text in choice.choices:
-            whole = self.chat.encode(choice.opening + text)
-            if whole[: len(opened)] != opened:
-                whole = opened + self.chat.encode(text)
-            spelled.append(whole[len(opened) :])
-        return spelled
+        return [without_longer(row, choices) for row, choices in zip(found, spelled, strict=True)]
 
     def _token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         import torch
@@ -247,26 +237,6 @@ def resolve_dtype(name: str) -> Any:
             torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
         )
     return getattr(torch, name)
-
-
-def _without_longer(logprobs: list[float], choices: list[list[int]]) -> list[float]:
-    """Log-probabilities of the paths, less those of the longer paths they begin."""
-    found = []
-    for own, path in zip(logprobs, choices, strict=True):
-        longer = [
-            q for q, c in zip(logprobs, choices, strict=True) if len(c) > len(path) and c[: len(path)] == path
-        ]
-        left = math.exp(own) - math.fsum(math.exp(q) for q in longer)
-        found.append(own if not longer else math.log(left) if left > 0 else -math.inf)
-    return found
-
-
-def _longest(paths: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The paths that are not the beginning of another one."""
-    known = sorted(set(paths))
-    return [
-        p for p, after in zip(known, [*known[1:], None], strict=True) if after is None or after[: len(p)] != p
-    ]
 
 
 def _within(order: Sequence[int], length: Callable[[int], int]) -> Iterator[list[int]]:

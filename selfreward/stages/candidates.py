@@ -8,7 +8,7 @@ from typing import Any
 
 from selfreward.protocols import Completion, Request
 from selfreward.records import Candidate, Policy, Stage, candidate_id, derive_seed, pack_ids
-from selfreward.stages.work import Work, blocks, flat, sampling
+from selfreward.stages.work import Work, flat, sampling
 
 
 def made_from(work: Work, policy: Policy) -> dict[str, Any]:
@@ -21,18 +21,18 @@ def run(work: Work, stage: Stage) -> str:
     policy = work.policy(stage.policy)
     n = work.recipe.candidates.n
     stage.n_total = n * len(work.store.prompts(work.run.id, policy.name))
-    for block in blocks(work.store.unanswered(work.run.id, policy.name), work.recipe.engine.block):
-        start = time.monotonic()
-        slots = [(prompt, sample) for prompt in block for sample in range(n)]
-        requests = [_request(work, policy, prompt, sample) for prompt, sample in slots]
-        replies = work.engine.generate(requests)
+    start = time.monotonic()
+    todo = work.store.unanswered(work.run.id, policy.name)
+    for group in work.answered(todo, lambda prompt: [_request(work, policy, prompt, i) for i in range(n)]):
         rows = [
             _row(work, policy, prompt, sample, request.seed, reply)
-            for (prompt, sample), request, reply in zip(slots, requests, replies, strict=True)
+            for prompt, requests, replies in group
+            for sample, (request, reply) in enumerate(zip(requests, replies, strict=True))
         ]
         work.store.commit_block(
-            stage, rows, len(rows), sum(len(r.token_ids) for r in replies), time.monotonic() - start
+            stage, rows, len(rows), sum(r.n_tokens or 0 for r in rows), time.monotonic() - start
         )
+        start = time.monotonic()
         work.advance(stage)
     return f"{stage.n_done} candidates"
 

