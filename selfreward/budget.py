@@ -251,22 +251,31 @@ def hours(load: Load, rates: Rates) -> Amount:
 # run's, the GPU's are not measured. LAYER_SECONDS is the host's work for a layer of a decoding step.
 GPU_SHARES, CPU_SHARES = (0.4, 0.3, 0.4), (1.0, 0.45, 0.2)
 BANDWIDTH_SHARE, LAYER_SECONDS = 0.6, 0.001
+VLLM_LAYER_SECONDS = 0.0001  # its steps are captured graphs: a guess
 
 
-def guessed_rates(shape: Shape, width: int, device: Device, rows: int, tokens: float) -> Rates:
+def guessed_rates(
+    shape: Shape,
+    width: int,
+    device: Device,
+    rows: float,
+    tokens: float,
+    layer_seconds: float = LAYER_SECONDS,
+    engine_gpus: int = 1,
+) -> Rates:
     """Rates from the device's peaks: a guess, good to a factor of two or three.
 
     A token costs 2 FLOP a working weight forward; LoRA-DPO costs 6: forward, the backward pass of the
     activations (no base weight has a gradient), and the reference's forward. A step of generation reads the
-    weights and the cache of `rows` rows of `tokens` tokens once.
+    weights and the cache of `rows` rows of `tokens` tokens once. `engine_gpus` share an engine's work.
     """
     flops = 2 * working(shape)
     read, train, sample = GPU_SHARES if device.gpu else CPU_SHARES
     moved = parameters(shape) * width + rows * tokens * kv_bytes(shape, width)
     busy = max(moved / (BANDWIDTH_SHARE * device.bandwidth), rows * flops / (sample * device.flops))
-    step = busy + (LAYER_SECONDS * shape.layers if device.gpu else 0.0)
+    step = busy / engine_gpus + (layer_seconds * shape.layers if device.gpu else 0.0)
     return Rates(
         Amount(rows / step, "guess"),
-        Amount(read * device.flops / flops, "guess"),
+        Amount(engine_gpus * read * device.flops / flops, "guess"),
         Amount(train * device.flops / (3 * flops), "guess"),
     )

@@ -19,6 +19,9 @@ HEAD_TILE = 4096 * 32768  # logits TRL 1.16 holds at a time: tokens by vocabular
 CHECKPOINTS = 3  # two kept and one being written
 RESERVE = 1.0 * GIB  # a GPU's context, libraries and workspaces: a guess
 SLACK = 0.05  # of everything else, for the allocator's gaps: a guess
+VLLM_FED = 8192  # tokens vLLM feeds at once to one engine in a script (max_num_batched_tokens of 0.32)
+VLLM_GRAPHS = 1.0 * GIB  # captured CUDA graphs: a guess
+VLLM_CPU_CACHE = 2.0  # GiB the vllm engine takes for its cache on a CPU where the recipe says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,60 @@ def engine_bytes(shape: Shape, adapter: int, s: Settings) -> dict[str, float]:
         "activations": float(fed * passing_bytes(shape, width)),
     }
     return parts | _reserve(parts, s)
+
+
+@dataclass(frozen=True, slots=True)
+class Vllm:
+    """What the recipe tells vLLM; `context` is the longest row it promises to hold, in tokens."""
+
+    tensor_parallel: int
+    gpu_memory: float  # share of a GPU it takes
+    kv_cache_gib: float | None
+    context: int
+
+
+def vllm_bytes(shape: Shape, adapter: int, s: Settings, v: Vllm, memory: float) -> dict[str, float]:
+    """Bytes of vLLM on each of its GPUs by part; the cache is as stated, else what its share leaves.
+
+    Weights are split among `tensor_parallel` GPUs, the adapter's one slot is not and has the model's dtype.
+    Negative cache: the rest alone is more than the share.
+    """
+    width = DTYPE_BYTES[s.dtype]
+    parts = {
+        "weights": parameters(shape) * width / v.tensor_parallel,
+        "adapters": float(width * adapter),
+        "logits": float(s.batch * shape.vocab * (width + 12)),
+        "activations": float(VLLM_FED * passing_bytes(shape, width)) / v.tensor_parallel,
+    }
+    parts |= _reserve(parts, s)
+    parts["reserve"] += VLLM_GRAPHS * s.gpu
+    if v.kv_cache_gib or not s.gpu:
+        return parts | {"cache": (v.kv_cache_gib or VLLM_CPU_CACHE) * GIB}
+    return parts | {"cache": v.gpu_memory * memory - sum(parts.values())}
+
+
+def vllm_advice(shape: Shape, adapter: int, s: Settings, v: Vllm, memory: float, gpus: int) -> str | None:
+    """What to change where vLLM would not start; None where its cache holds a row of `context` tokens."""
+    token = kv_bytes(shape, DTYPE_BYTES[s.dtype]) / v.tensor_parallel
+    parts = vllm_bytes(shape, adapter, s, v, memory)
+    if sum(parts.values()) > memory:  # only where the cache's size is stated
+        less = f"a smaller cache than {gib(parts['cache'])} (engine.kv_cache_gib), or a smaller model"
+        return f"vLLM needs {gib(sum(parts.values()))} of {gib(memory)}: take {less}"
+    if parts["cache"] >= v.context * token:
+        return None
+    need = max(s.longest, s.scored)
+    told = f"vLLM has {gib(max(0.0, parts['cache']))} for its cache, a row of {v.context} tokens takes "
+    told += gib(v.context * token)
+    if v.context > need and parts["cache"] >= need * token:
+        return f"{told}: set engine.context to {need}, the most this recipe's rows can take"
+    if v.kv_cache_gib or not s.gpu:
+        return f"{told}: set engine.kv_cache_gib to {math.ceil(need * token / GIB)}, engine.context to {need}"
+    for n in (2, 4, 8, 16):
+        wider = replace(v, tensor_parallel=n, context=need)
+        left = vllm_bytes(shape, adapter, s, wider, memory)["cache"]
+        if v.tensor_parallel < n <= gpus and left >= need * token * v.tensor_parallel / n:
+            return f"{told}: set engine.tensor_parallel to {n} and engine.context to {need}"
+    return f"{told}{_larger(shape, s, memory * gpus)}"
 
 
 def training_bytes(shape: Shape, adapter: int, s: Settings, *, sft: bool = False) -> dict[str, float]:

@@ -12,6 +12,7 @@ from selfreward.footprint import (
     RESERVE,
     Rows,
     Settings,
+    Vllm,
     adapter_bytes,
     checkpoint_bytes,
     engine_advice,
@@ -19,6 +20,8 @@ from selfreward.footprint import (
     store_bytes,
     training_advice,
     training_bytes,
+    vllm_advice,
+    vllm_bytes,
 )  # fmt: skip
 from selfreward.shapes import lora_parameters, shape_of
 from tests.test_budget import TEXTS
@@ -86,6 +89,48 @@ def test_the_advice_for_an_engine_makes_it_fit(memory: int) -> None:
     taken = engine_bytes(BIG, BIG_LORA, replace(LARGE, batch=int(batch[1])))
     twice = engine_bytes(BIG, BIG_LORA, replace(LARGE, batch=2 * int(batch[1])))
     assert sum(taken.values()) <= memory * GIB < sum(twice.values())
+
+
+def test_vllm_leaves_its_cache_what_its_share_of_the_gpu_has_over() -> None:
+    """Llama 8B on two GPUs of 80 GiB, 64 rows: 0.9·80 GiB less the rest.
+
+    Weights 8,030,261,248 bytes each; the adapter's slot 2·41,943,040; logits 64·128256·14; activations
+    8192·(2·(2·4096 + 3·14336) + 4·4096)/2; 5 % of these, a GiB of context and one of graphs.
+    """
+    v = Vllm(tensor_parallel=2, gpu_memory=0.9, kv_cache_gib=None, context=2000)
+    parts = vllm_bytes(BIG, BIG_LORA, LARGE, v, 80 * GIB)
+    held = [8_030_261_248, 83_886_080, 114_917_376, 8192 * 118_784 / 2]
+    assert [parts[k] for k in ("weights", "adapters", "logits", "activations")] == held
+    assert parts["cache"] == pytest.approx(72 * GIB - 1.05 * sum(held) - 2 * GIB)
+    stated = vllm_bytes(BIG, BIG_LORA, LARGE, replace(v, kv_cache_gib=3.0), 80 * GIB)
+    assert stated["cache"] == 3 * GIB
+    assert vllm_bytes(BIG, BIG_LORA, replace(LARGE, gpu=False), v, 80 * GIB)["cache"] == 2 * GIB
+
+
+@pytest.mark.parametrize(
+    "memory, gpus, told",
+    [(80, 1, None), (24, 1, "engine.context to 1200"), (16, 2, "tensor_parallel to 2 and"),
+     (16, 1, "take a larger GPU")],
+)  # fmt: skip
+def test_vllm_starts_only_where_its_cache_holds_the_longest_row(
+    memory: int, gpus: int, told: str | None
+) -> None:
+    """A row of Llama's own context of 131,072 tokens takes 16 GiB at 131,072 bytes a token."""
+    v = Vllm(tensor_parallel=1, gpu_memory=0.9, kv_cache_gib=None, context=131_072)
+    advice = vllm_advice(BIG, BIG_LORA, LARGE, v, memory * GIB, gpus)
+    assert (advice is None) == (told is None) and (told or "") in (advice or "")
+    taken = replace(v, context=1200, tensor_parallel=2 if "tensor_parallel" in (advice or "") else 1)
+    left = vllm_bytes(BIG, BIG_LORA, LARGE, taken, memory * GIB)["cache"]
+    assert (left >= 1200 * 131_072 / taken.tensor_parallel) == (told != "take a larger GPU")
+
+
+def test_a_stated_cache_must_fit_beside_the_weights() -> None:
+    v = Vllm(tensor_parallel=1, gpu_memory=0.9, kv_cache_gib=10.0, context=2000)
+    assert "engine.kv_cache_gib" in (vllm_advice(BIG, BIG_LORA, LARGE, v, 24 * GIB, 1) or "")
+    small = replace(v, kv_cache_gib=0.1)  # 819 tokens
+    assert "kv_cache_gib to 1, engine.context to 1200" in (
+        vllm_advice(BIG, BIG_LORA, LARGE, small, 24 * GIB, 1) or ""
+    )
 
 
 @pytest.mark.parametrize("memory", [26, 28, 32, 40, 60, 80, 200])

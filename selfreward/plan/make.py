@@ -52,9 +52,9 @@ def make(recipe: Recipe, file: Path, asked: Asked) -> dict[str, Any]:
     lora = lora_parameters(shape, recipe.training.lora.r, recipe.training.lora.targets)
     settings = _settings(recipe, found, asked.device, dtype)
     loads = budget.loads(found.sizes, found.texts)
-    rates = _rates(shape, found, settings, asked, seconds)
+    rates = _rates(recipe, shape, found, settings, asked, seconds)
     disk = _disk(recipe, found, shape, lora, folder, asked.goal)
-    engine = footprint.engine_bytes(shape, lora, settings)
+    engine = _engine(recipe, shape, lora, settings, asked)
     dpo = footprint.training_bytes(shape, lora, settings)
     sft = footprint.training_bytes(shape, lora, settings, sft=True) if recipe.start.sft else {}
     return {
@@ -119,14 +119,22 @@ def _settings(recipe: Recipe, found: Gathered, device: Device, dtype: str) -> fo
 
 
 def _rates(
-    shape: Shape, found: Gathered, settings: footprint.Settings, asked: Asked, seconds: Seconds
+    recipe: Recipe,
+    shape: Shape,
+    found: Gathered,
+    settings: footprint.Settings,
+    asked: Asked,
+    seconds: Seconds,
 ) -> Rates:
     """As given, else as measured in the earlier run, else a guess from the device's peaks."""
     texts = found.texts
     width = DTYPE_BYTES[settings.dtype]
     tokens = texts.prompt.n + texts.candidate.n / 2
     rows = min(settings.batch, found.sizes.prompts * found.sizes.candidates)
-    guess = budget.guessed_rates(shape, width, asked.device, rows, tokens)
+    own = recipe.engine
+    host = budget.VLLM_LAYER_SECONDS if own.type == "vllm" else budget.LAYER_SECONDS
+    gpus = own.tensor_parallel if own.type == "vllm" else 1
+    guess = budget.guessed_rates(shape, width, asked.device, rows, tokens, host, gpus)
     known = dataclasses.asdict(guess)
     if asked.same_machine:
         chat = texts.judge.n + texts.prompt_text.n + texts.candidate.n
@@ -139,6 +147,20 @@ def _rates(
         known |= {k: {"n": n / s, "how": "measured"} for k, (n, s) in measured.items() if n and s}
     known |= {k: {"n": v, "how": "given"} for k, v in asked.throughput.items()}
     return Rates(**{k: Amount(v["n"], v["how"]) for k, v in known.items()})
+
+
+def _vllm(recipe: Recipe, shape: Shape) -> footprint.Vllm:
+    own = recipe.engine
+    context = own.context or shape.context
+    return footprint.Vllm(own.tensor_parallel, own.gpu_memory, own.kv_cache_gib, context)
+
+
+def _engine(
+    recipe: Recipe, shape: Shape, lora: int, settings: footprint.Settings, asked: Asked
+) -> dict[str, float]:
+    if recipe.engine.type == "vllm":
+        return footprint.vllm_bytes(shape, lora, settings, _vllm(recipe, shape), asked.device.memory)
+    return footprint.engine_bytes(shape, lora, settings)
 
 
 def _turns(goal: int) -> list[str]:
@@ -192,15 +214,23 @@ def _changes(
 ) -> list[str]:
     """What does not fit, each with what to change."""
     memory = asked.device.memory
+    if recipe.engine.type == "vllm":
+        vllm = _vllm(recipe, shape)
+        engine = footprint.vllm_advice(shape, lora, settings, vllm, memory, asked.gpus)
+        if vllm.tensor_parallel > max(1, asked.gpus):
+            engine = f"engine.tensor_parallel is {vllm.tensor_parallel}, there are {asked.gpus} GPUs"
+    else:
+        engine = footprint.engine_advice(shape, lora, settings, memory)
     told = [
-        footprint.engine_advice(shape, lora, settings, memory),
+        engine,
         footprint.training_advice(shape, lora, settings, memory, sft=True) if recipe.start.sft else None,
         footprint.training_advice(shape, lora, settings, memory),
     ]
-    if shape.context and max(settings.longest, settings.scored) > shape.context:
+    context = (recipe.engine.type == "vllm" and recipe.engine.context) or shape.context
+    if context and max(settings.longest, settings.scored) > context:
         told.append(
-            f"rows of up to {max(settings.longest, settings.scored)} tokens exceed the model's context of "
-            f"{shape.context}: such requests end as too_long. Lower max_new_tokens"
+            f"rows of up to {max(settings.longest, settings.scored)} tokens exceed the context of "
+            f"{context}: such requests end as too_long. Lower max_new_tokens"
         )
     return [t for t in told if t]
 
@@ -230,7 +260,8 @@ def _notes(
     if asked.device.gpu and not asked.device.known:
         told.append(f"{asked.device.name}: its speed is not known, an A100's is taken for guesses")
     if asked.gpus > 1:
-        told.append(f"engine and training use one GPU each in this version, not {asked.gpus}")
+        used = recipe.engine.tensor_parallel if recipe.engine.type == "vllm" else 1
+        told.append(f"of {asked.gpus} GPUs the engine uses {used} and the training one")
     told.append("bounds take every limit as used; hours leave out the loading of models")
     return told
 

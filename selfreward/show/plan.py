@@ -78,4 +78,4 @@ def _hours(amount: dict[str, Any]) -> str:
 
 
 def _bytes(n: float) -> str:
-    return f"{n / GIB:.3g} GiB" if n >= GIB / 10 else f"{n / 2**20:.3g} MiB"
+    return f"{n / GIB:.3g} GiB" if abs(n) >= GIB / 10 else f"{n / 2**20:.3g} MiB"
