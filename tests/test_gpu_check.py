@@ -86,7 +86,11 @@ def test_pairs_differ_and_hold_no_special() -> None:
 
 
 def test_a_step_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
-    lines = ['{"step": 0, "total": 2}', '{"step": 1, "total": 2, "loss": 0.69}', '{"step": 2, "los']
+    lines = [
+        '{"step": 0, "total": 2}',
+        '{"step": 1, "total": 2, "loss": 0.69}',
+        '{"step": 2, "total": 2, "loss": 0.',
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     assert check.losses(tmp_path) == [0.69] and check.losses(tmp_path / "none") == []
 

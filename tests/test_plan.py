@@ -157,6 +157,31 @@ def test_with_a_run_before_it_lengths_and_speeds_are_measured(begun: Plan) -> No
     assert stage(data, "M1", "candidates")["hours"] == (pytest.approx(16 / 3600), "measured")
 
 
+def test_rounds_and_replies_of_self_instruct_are_measured(plan: Plan) -> None:
+    """Two rounds of three requests are the most; one round of 90 tokens was enough: 3 requests of 30."""
+    recipe = Path("iterations/mine.yaml")
+    own = recipe.read_text().replace("from: own.txt, count: 2", "count: 2, requests: 3, rounds: 2")
+    recipe.write_text(own)
+    _, data = plan(*CPU)
+    assert stage(data, "M1", "prompts")["generated"] == (2 * 3 * 256, "bound")
+    Path("iterations/mine").mkdir()
+    store = Store(Path("iterations/mine/selfreward.db").resolve(), write=True)
+    text = load(recipe).model_dump_json(by_alias=True)
+    store.save(r.Run(id=1, name="mine", recipe=text, fingerprint="f", seed=0, created_at="now"))
+    store.save(policy(0), policy(1))
+    chat = json.dumps([{"role": "user", "content": TEXT}])
+    asked = r.Prompt(
+        id=r.prompt_id(1, 1, 0), run_id=1, policy="M1", slot=0, round=1, text=TEXT, messages=chat,
+        source="self-instruct", status="accepted",
+    )  # fmt: skip
+    store.add([asked, candidate(0, 0, "yes")])
+    done = {"made_from": "{}", "fingerprint": "f", "status": "done", "n_tokens": 90, "seconds": 9.0}
+    store.save(r.Stage(run_id=1, made_in=1, policy="M1", name="prompts", **done))
+    store.close()
+    _, data = plan(*CPU)
+    assert stage(data, "M1", "prompts")["generated"] == (90, "measured")
+
+
 def test_speeds_of_this_machine_are_not_another_ones(begun: Plan) -> None:
     """With a machine named on the command line lengths stay measured, speeds are guessed, or as given."""
     _, data = begun("--gpus", 1, "--gpu-memory", 24, "--gpu-name", "L4", "--throughput", "train=1e3")
