@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,12 +38,20 @@ def export(
     typer.echo(write_merged(found, to, dtype) if merge else write_adapter(found, to))
 
 
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A policy of a run with what an export needs: its adapter, checked, its base and its template."""
+    """A policy of a run with what an export needs: its adapter, checked, its base and its template.
 
-    def __init__(self, name: str, adapter: Path, sha256: str, base: Path, hub: str | None, template: Any):
-        self.name, self.adapter, self.sha256 = name, adapter, sha256
-        self.base, self.hub, self.template = base, hub, template
+    `hub` is the base's `id@commit`, None for a folder; `template` the text of the recipe's own chat template.
+    """
+
+    name: str
+    adapter: Path
+    sha256: str
+    base: Path
+    hub: str | None
+    template: str | None
+    logs: Path
 
     @classmethod
     def of(cls, database: Path, file: Path, name: str) -> Source:
@@ -74,7 +83,15 @@ class Source:
         base, identity = model.resolve(recipe.model.id, commit, file.parent, fetch=False)
         if identity != row.model:
             raise BadInput(f"{name} was made from {row.model}, {recipe.model.id} is now {identity}")
-        return cls(name, adapter, row.sha256, base, hub, _template(recipe.model.chat_template, file))
+        return cls(
+            name,
+            adapter,
+            row.sha256,
+            base,
+            hub,
+            _template(recipe.model.chat_template, file),
+            database.parent / "logs",
+        )
 
 
 def write_adapter(source: Source, to: Path) -> str:
@@ -96,12 +113,12 @@ def write_adapter(source: Source, to: Path) -> str:
 
 
 def write_merged(source: Source, to: Path, dtype: str) -> str:
-    """The merged model, made and checked in a child; its log is left beside where it fails."""
+    """The merged model, made and checked in a child whose log is among the run's."""
     from selfreward.engines import merge as merging
     from selfreward.engines import process
 
     merging.refuse_unmergeable(source.base, source.adapter)
-    part, log = _part_of(to), to.with_name(f"{to.name}.log")
+    part, log = _part_of(to), source.logs / "export.log"
     try:
         job = {"base": str(source.base), "adapter": str(source.adapter.resolve()), "to": str(part.resolve())}
         arguments = [json.dumps(job | {"dtype": dtype, "threads": None})]
@@ -121,16 +138,16 @@ def write_merged(source: Source, to: Path, dtype: str) -> str:
         _place(part, to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    log.unlink(missing_ok=True)
     return _said(source.name, to, found)
 
 
 def _said(name: str, to: Path, found: dict[str, Any]) -> str:
     told = (
-        f"{name} merged into {to}, {found['dtype']}: log-probabilities agree within {found['gap']:.1e} nats "
-        f"a token (rounding alone {found['noise']:.1e}, the adapter moved {found['moved']:.1e})"
+        f"{name} merged into {to}, {found['dtype']}: the adapter moved log-probabilities by "
+        f"{found['moved']:.1e} nats a token, rounding by {found['rounding']:.1e}, nothing else by more than "
+        f"{found['gap']:.1e}"
     )
-    if found["gap"] > found["moved"] / 2:
+    if found["rounding"] > found["moved"] / 4:
         told += ". Rounding took much of what was learnt: --dtype float32 keeps it"
     return told
 
