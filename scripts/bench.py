@@ -167,7 +167,76 @@ def overhead() -> None:
         told("driver's share of wall time", share=1 - models / spent["wall"], wall=spent["wall"], wanted=0.03)
 
 
-PARTS = {"engine": engine, "judge": judge, "doors": doors, "overhead": overhead}
+def training() -> None:
+    """DPO pairs a second: our trainer, its reference pass included, against TRL's on the same pairs."""
+    import tempfile
+
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from selfreward.engines.chat import Chat
+    from selfreward.engines.transformers_engine import load_base
+    from selfreward.files import models_folder, packaged
+    from selfreward.training import trainer as ours
+    from selfreward.training.job import TrainingSpec
+
+    model = str(models_folder() / MODEL)
+    chat = Chat(model)
+    seeds = [json.loads(line) for line in packaged("seed/instructions.jsonl").read_text().splitlines()][:24]
+    rows = [
+        {
+            "prompt_ids": chat.ids([{"role": "user", "content": s["prompt"]}]),
+            "chosen_ids": chat.answer_ids(s["answer"]),
+            "rejected_ids": chat.answer_ids(seeds[i - 1]["answer"]),
+        }
+        for i, s in enumerate(seeds)
+    ]
+    spec = TrainingSpec(
+        method="dpo", model=model, parent_adapter=None, dtype="float32", threads=len(os.sched_getaffinity(0)),
+        seed=0, lr=5e-5, epochs=1, batch=4, micro_batch=2, warmup=0.1, save_steps=1000, lora_r=16,
+        lora_alpha=32, lora_dropout=0.0, lora_targets="auto",
+    )  # fmt: skip
+
+    class Theirs(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    def own(folder: Path) -> None:
+        base = load_base(model, spec.dtype, spec.threads)
+        ours.build_trainer(spec, rows, base, chat.tokenizer, folder).train()
+
+    def trl(folder: Path) -> None:
+        options = DPOConfig(max_length=None, beta=spec.beta, **ours.arguments(spec, folder))
+        base = load_base(model, spec.dtype, spec.threads)
+        trainer = Theirs(
+            model=base, args=options, train_dataset=Dataset.from_list(rows), processing_class=chat.tokenizer,
+            peft_config=ours.lora(spec),
+        )  # fmt: skip
+        trainer.train()
+
+    rates: dict[str, list[float]] = {"ours": [], "trl": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(REPEATS):
+            for name, work in (("ours", own), ("trl", trl)):
+                took, _ = seconds(lambda w=work, n=name, r=repeat: w(Path(folder) / f"{n}{r}"))
+                rates[name].append(len(rows) / took)
+    best = {k: statistics.median(v) for k, v in rates.items()}
+    tokens = statistics.mean(len(r["prompt_ids"]) + len(r["chosen_ids"]) for r in rows)
+    told(
+        "DPO pairs/s, loading included", **best, ratio=best["ours"] / best["trl"], tokens_mean=tokens,
+        wanted={"ratio": 1.3},
+    )  # fmt: skip
+
+
+def vllm() -> None:
+    """Tokens a second through our vLLM engine, pipe and commits included, against bare `LLM.generate`."""
+    subprocess.run([sys.executable, str(Path(__file__).parent / "bench_vllm.py")], check=True)
+
+
+PARTS = {
+    "engine": engine, "judge": judge, "training": training, "vllm": vllm, "doors": doors,
+    "overhead": overhead,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or PARTS:

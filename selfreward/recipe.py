@@ -194,6 +194,7 @@ class Training(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_length: Count = 2048  # tokens of prompt and answer; longer pairs are not mined, never cut
     save_steps: Count = 50
+    processes: Count | None = None  # None: one for each GPU, one on a CPU; `batch` is of all together
     reference: Literal["previous", "base"] = "previous"
     gradient_checkpointing: bool = False
     lora: Lora = Lora()

@@ -18,6 +18,8 @@ from selfreward.protocols import Scored
 from selfreward.training import trainer as trainers
 from selfreward.training.checkpoints import last_sound_checkpoint
 from selfreward.training.job import TrainingSpec, write_job
+from selfreward.training.order import in_steps
+from selfreward.training.preference import pair_length
 from selfreward.training.proof import mean_gap
 
 WEIGHTS = "adapter_model.safetensors"
@@ -118,6 +120,39 @@ def test_token_ids_reach_the_model_as_they_were_given(tiny_policy: Path, tmp_pat
     assert batch["input_ids"].tolist() == [[1, 5, 5, 1, 7, 2, 8], [1, 5, 5, 1, 9, 9, 2]]
     assert batch["attention_mask"].tolist() == [[1] * 7, [1] * 6 + [0]]
     assert batch["completion_mask"].tolist() == [[0] * 4 + [1] * 3, [0] * 4 + [1, 1, 0]]
+
+
+def test_our_losses_are_those_of_the_library(tiny_policy: Path, tmp_path: Path) -> None:
+    """TRL's own DPOTrainer on the same rows in the same order, its reference computed at every step."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    class Theirs(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    spec = spec_for(tiny_policy, batch=3, micro_batch=3, epochs=4, lr=1e-2)
+    rows = in_steps(PAIRS, spec, pair_length)
+    torch.manual_seed(spec.seed)
+    theirs = Theirs(
+        model=load_base(str(tiny_policy), "float32", 1),
+        args=DPOConfig(max_length=None, beta=spec.beta, **trainers.arguments(spec, tmp_path / "theirs")),
+        train_dataset=Dataset.from_list(
+            [{k: r[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for r in rows]
+        ),
+        processing_class=_tokenizer(tiny_policy),
+        peft_config=trainers.lora(spec),
+    )
+    theirs.train()
+    wanted = [x["loss"] for x in theirs.state.log_history if "loss" in x]
+    run(tmp_path / "ours", spec, PAIRS)
+    lines = map(json.loads, (tmp_path / "ours" / "train.jsonl").read_text().splitlines())
+    found = [x["loss"] for x in lines if "loss" in x]
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert len(found) == 8 and found[-1] < found[0] - 0.05
 
 
 def test_sft_loss_counts_the_answer_alone(tiny_policy: Path, tmp_path: Path) -> None:
@@ -238,7 +273,8 @@ def test_every_pair_is_seen_once_an_epoch(tiny_policy: Path, tmp_path: Path) -> 
         tmp_path,
     )
     seen = [tuple(b["input_ids"][0].tolist()) for b in trainer.get_train_dataloader()]
-    assert len(seen) == len(PAIRS) == len(set(seen))
+    assert len(seen) == 2 * len(PAIRS)
+    assert set(seen[:6]) == set(seen[6:]) and len(set(seen)) == len(PAIRS)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -109,6 +109,12 @@ def join_driver(watch: bool) -> Connection:
     return pipe
 
 
+def tie_to_parent() -> None:
+    """In a grandchild: ends with the process that started it, and leaves Ctrl-C to the driver."""
+    _die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _die_with_parent(driver: int) -> None:
     if sys.platform == "linux":
         import ctypes

@@ -27,7 +27,7 @@ from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, un
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.seeds import numbered_lines
 from selfreward.stages.work import Work, flat
-from selfreward.training.job import TrainingSpec, write_job
+from selfreward.training.job import REFUSED, TrainingSpec, write_job
 
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
 # Adapters' worth of disk: three checkpoints of four (weights, reference, Adam's moments), the adapter.
@@ -60,8 +60,11 @@ def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
 
 
 def _decided(work: Work, policy: Policy) -> dict[str, Any]:
+    """Machine, versions and weights; `training.processes` with its default resolved."""
     keys = work.decided_by_engine(work.policy(policy.parent or "M0"))
-    return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")}
+    return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")} | {
+        "training.processes": work.processes
+    }
 
 
 def run(work: Work, stage: Stage) -> str:
@@ -131,7 +134,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
         model=str(work.base),
         parent_adapter=work.adapter(parent),
         dtype=work.dtype,
-        threads=work.threads,
+        threads=max(1, work.threads // work.processes),
         seed=derive_seed(work.recipe.seed, stage.name, policy.idx) % 2**31,
         lr=own.lr,
         epochs=own.epochs,
@@ -172,7 +175,12 @@ def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn
     return [
         (
             TrainedOn(run_id=0, policy="", position=0, kind="pair", pair_id=p.id, weight=p.weight),
-            {"prompt_ids": ids, "chosen_ids": unpack_ids(p.chosen), "rejected_ids": unpack_ids(p.rejected)},
+            {
+                "prompt_ids": ids,
+                "chosen_ids": unpack_ids(p.chosen),
+                "rejected_ids": unpack_ids(p.rejected),
+                "weight": p.weight,
+            },
         )
         for p, ids in zip(pairs, prompts, strict=True)
     ]
@@ -242,10 +250,7 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
     """Starts the trainer child and copies its log into `metric` until it ends."""
     remove_folder(job / "adapter")
     log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
-    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # several need a launcher
-    child = process.start(
-        "selfreward.training", [str(job)], log, work.threads, {"CUDA_VISIBLE_DEVICES": one_gpu}
-    )
+    child = _start(work, job, log)
     start = time.monotonic()
     try:
         while child.process.poll() is None:
@@ -258,13 +263,26 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
         raise
     code = child.close()
     stage.seconds += time.monotonic() - start
-    if code == GateHalted.exit_code:
-        raise GateHalted(f"{policy.name}: {child.log_tail(1)}")
+    if code != 0 and (job / REFUSED).exists():
+        refused = json.loads((job / REFUSED).read_text(encoding="utf-8"))
+        kind = {e.exit_code: e for e in (GateHalted, BadInput)}.get(refused["exit_code"], WorkFailed)
+        raise kind(f"{policy.name}: {refused['message']}")
     if code != 0:
         raise WorkFailed(
             f"training {policy.name} ended with code {code}: {child.log_tail()} (log: {log}); "
             "run the same command again to go on"
         )
+
+
+def _start(work: Work, job: Path, log: Path) -> process.Child:
+    """One trainer, or as many ranks as `training.processes` says, each with its share of the threads."""
+    count = work.processes
+    if count > 1:
+        threads = max(1, work.threads // count)
+        return process.start("selfreward.training.launch", [str(job), str(count)], log, threads)
+    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # several need a launcher
+    extra = {"CUDA_VISIBLE_DEVICES": one_gpu}
+    return process.start("selfreward.training", [str(job)], log, work.threads, extra)
 
 
 def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:

@@ -95,13 +95,24 @@ class Work:
     def dtype(self) -> str:
         """Precision of engine and trainer, `auto` resolved: bfloat16 beside an NVIDIA GPU, else float32."""
         wanted = self.recipe.model.dtype
-        return wanted if wanted != "auto" else "bfloat16" if gpu_in_use() else "float32"
+        return wanted if wanted != "auto" else "bfloat16" if gpus_in_use() else "float32"
 
     @property
     def threads(self) -> int:
         """CPU threads of a child: as the recipe says, else all this process may use."""
         allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.recipe.engine.threads or allowed
+
+    @property
+    def processes(self) -> int:
+        """Trainer processes: as the recipe says, else one for each GPU and one on a CPU.
+
+        Raises `BadInput` where there are fewer GPUs than asked.
+        """
+        wanted, there = self.recipe.training.processes, gpus_in_use()
+        if wanted and there and wanted > there:
+            raise BadInput(f"training.processes is {wanted}, this machine has {there} GPUs: ask for fewer")
+        return wanted or max(1, there)
 
     @property
     def chat_template(self) -> str | None:
@@ -223,13 +234,14 @@ class Work:
 
 
 @cache
-def gpu_in_use() -> bool:
-    """Whether children find an NVIDIA GPU: listed, not hidden, and torch is not a CPU build."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or "+cpu" in version("torch"):
-        return False
-    if shutil.which("nvidia-smi") is None:
-        return False
-    return "GPU " in subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+def gpus_in_use() -> int:
+    """NVIDIA GPUs that children find: listed, not hidden, and none where torch is a CPU build."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown in ("", "-1") or "+cpu" in version("torch") or shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    count = sum(line.startswith("GPU ") for line in listed.splitlines())
+    return min(count, len(shown.split(","))) if shown else count
 
 
 def _in_order(found: dict[int, Completion]) -> list[Completion]:

@@ -7,27 +7,38 @@ import os
 import sys
 from pathlib import Path
 
+from selfreward.errors import BadInput
 from selfreward.files import fsync, sha256_of, write_json
 
 MANIFEST = "complete.json"
 
 
-def seal(checkpoint: Path) -> None:
-    """Writes the manifest that makes a checkpoint count, last, after all its files are on the disk."""
+def seal(checkpoint: Path, world: int = 1) -> None:
+    """Writes the manifest that makes a checkpoint count, last, after all its files are on the disk.
+
+    `world` is how many processes it is of: each left its own random state.
+    """
     files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MANIFEST)
     for path in files:
         fsync(path)
-    write_json(checkpoint / MANIFEST, {str(p.relative_to(checkpoint)): sha256_of(p) for p in files})
+    hashes = {str(p.relative_to(checkpoint)): sha256_of(p) for p in files}
+    write_json(checkpoint / MANIFEST, {"world_size": world, "sha256": hashes})
 
 
-def last_sound_checkpoint(folder: Path) -> Path | None:
+def last_sound_checkpoint(folder: Path, world: int = 1) -> Path | None:
     """The newest checkpoint whose files are all there and equal to its manifest.
 
-    Torn ones are renamed out of the way.
+    Torn ones are renamed out of the way. Raises `BadInput` for one of another number of processes.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1]))
     for checkpoint in found:
         if _is_sound(checkpoint):
+            then = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["world_size"]
+            if then != world:
+                raise BadInput(
+                    f"{checkpoint} is of {then} processes, this training has {world}: "
+                    f"set training.processes to {then}, or remove {folder} to train anew"
+                )
             return checkpoint
         print(f"{checkpoint.name} is not complete: set aside", file=sys.stderr)
         checkpoint.rename(checkpoint.with_name(f"torn-{checkpoint.name}-{os.getpid()}"))
@@ -36,7 +47,7 @@ def last_sound_checkpoint(folder: Path) -> Path | None:
 
 def _is_sound(checkpoint: Path) -> bool:
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
         return False
     return all((checkpoint / n).is_file() and sha256_of(checkpoint / n) == h for n, h in manifest.items())

@@ -10,6 +10,8 @@ from typing import Any
 
 from selfreward.files import sha256_of_text, write_json, write_text
 
+REFUSED = "refused.json"  # why a training ended itself: exit code and message
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:

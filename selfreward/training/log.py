@@ -31,14 +31,16 @@ def log_callback(path: Path) -> Any:
         """Appends one line a step and stops a training whose loss is no longer a number."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._write({"step": state.global_step, "total": state.max_steps})
+            if state.is_world_process_zero:
+                self._write({"step": state.global_step, "total": state.max_steps})
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             line = {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in (logs or {})}
             if "loss" not in line:
                 return
             bad = sorted(k for k, v in line.items() if not math.isfinite(v))
-            self._write({"step": state.global_step, "total": state.max_steps} | line)
+            if state.is_world_process_zero:
+                self._write({"step": state.global_step, "total": state.max_steps} | line)
             if bad:
                 raise GateHalted(f"training is not finite at step {state.global_step}: {', '.join(bad)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from selfreward.files import write_json
 from selfreward.training.checkpoints import last_sound_checkpoint, seal
 from selfreward.training.job import TrainingSpec, read_job
 from selfreward.training.log import cut_log, log_callback
+from selfreward.training.order import in_steps, shares
+from selfreward.training.preference import collator, pair_length, pair_trainer, with_reference
 from selfreward.training.proof import prove
 
 
@@ -29,16 +32,44 @@ def train(folder: Path) -> None:
     deterministic: Any = torch.utils.deterministic  # its switch is a property the module gains as it loads
     deterministic.fill_uninitialized_memory = False
     set_seed(spec.seed)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     chat = Chat(spec.model, spec.chat_template)
     base = load_base(spec.model, spec.dtype, spec.threads)
     trainer = build_trainer(spec, rows, base, chat.tokenizer, folder)
-    checkpoint = last_sound_checkpoint(folder / "checkpoints")
-    cut_log(folder / "train.jsonl", int(checkpoint.name.split("-")[1]) if checkpoint else 0)
+    checkpoint = _resume_point(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step == 0:
-        raise GateHalted("training made no optimiser step: there are fewer rows than one batch needs")
-    _save_adapter(trainer.model, chat, folder / "adapter")
-    write_json(folder / "adapter" / "proof.json", prove(trainer.model, spec, rows, chat.pad_id))
+        raise GateHalted("training made no optimiser step: there are no rows")
+    if trainer.is_world_process_zero():
+        _save_adapter(trainer.model, chat, folder / "adapter")
+        proof = prove(trainer.model, spec, rows, chat.pad_id) | active(trainer)
+        write_json(folder / "adapter" / "proof.json", proof)
+
+
+def _resume_point(folder: Path) -> Path | None:
+    """The checkpoint to go on from, found by the first process alone and told to the others."""
+    from accelerate.utils import broadcast_object_list
+
+    found: list[str | None] = [None]
+    if process_of()[0] == 0:
+        checkpoint = last_sound_checkpoint(folder / "checkpoints", process_of()[1])
+        cut_log(folder / "train.jsonl", int(checkpoint.name.split("-")[1]) if checkpoint else 0)
+        found = [str(checkpoint) if checkpoint else None]
+    if process_of()[1] > 1:
+        broadcast_object_list(found, from_process=0)
+    return Path(found[0]) if found[0] else None
+
+
+def process_of() -> tuple[int, int]:
+    """This process's rank and how many there are, as the launcher says."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def active(trainer: Any) -> dict[str, Any]:
+    """What the training really ran as."""
+    state = trainer.accelerator.state
+    return {"distributed": state.distributed_type.value, "world_size": state.num_processes}
 
 
 def build_trainer(
@@ -60,13 +91,14 @@ def _sft_trainer(
     data = [
         {
             "input_ids": r["prompt_ids"] + r["completion_ids"],
-            "labels": [-100] * len(r["prompt_ids"]) + r["completion_ids"],
+            "labels": [-100] * len(r["prompt_ids"])
+            + (r["completion_ids"] if r["weight"] else [-100] * len(r["completion_ids"])),
         }
-        for r in rows
+        for r in in_steps(rows, spec, lambda r: len(r["prompt_ids"]) + len(r["completion_ids"]))
     ]
     return _sound(SFTTrainer)(
         model=_with_adapter(base, spec),
-        args=SFTConfig(max_length=None, **_arguments(spec, folder)),
+        args=SFTConfig(max_length=None, **arguments(spec, folder)),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
         callbacks=[log_callback(folder / "train.jsonl")],
@@ -76,35 +108,35 @@ def _sft_trainer(
 def _dpo_trainer(
     spec: TrainingSpec, rows: list[dict[str, Any]], base: Any, tokenizer: Any, folder: Path
 ) -> Any:
-    """A parent adapter continues with itself as frozen reference; a fresh LoRA has the base as reference."""
+    """A parent adapter goes on with itself as frozen reference; a fresh LoRA has the base as reference."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    class PairTrainer(_sound(DPOTrainer)):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset  # token ids already: TRL would render and tokenise text again
-
-    trainer = PairTrainer(
-        model=_with_adapter(base, spec) if spec.parent_adapter else base,
-        args=DPOConfig(max_length=None, beta=spec.beta, loss_type=["sigmoid"], **_arguments(spec, folder)),
-        train_dataset=Dataset.from_list(
-            [{k: r[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for r in rows]
-        ),
+    options = DPOConfig(
+        max_length=None, beta=spec.beta, loss_type=["sigmoid"], remove_unused_columns=False,
+        **arguments(spec, folder),
+    )  # fmt: skip
+    pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    model = _with_adapter(base, spec)
+    known = with_reference(model, rows, spec, pad_id, *process_of())
+    trainer = pair_trainer(_sound(DPOTrainer))(
+        model=model,
+        args=options,
+        train_dataset=Dataset.from_list(in_steps(known, spec, pair_length)),
+        data_collator=collator(pad_id),
         processing_class=tokenizer,
-        peft_config=None if spec.parent_adapter else _lora(spec),
         callbacks=[log_callback(folder / "train.jsonl")],
     )
-    if spec.reference == "base" and "ref" in trainer.model.peft_config:
-        trainer.model.delete_adapter("ref")  # TRL then switches adapters off for the reference
+    trainer.model.delete_adapter("ref")  # TRL's frozen copy: its answers are in the rows already
     return trainer
 
 
 def _sound(trainer: Any) -> Any:
-    """The trainer class with two repairs.
+    """The trainer class with three repairs.
 
-    A resumed PeftModel gets its trained adapter back, and checkpoints are sealed. transformers 5.19 loads
-    only sub-folders when there are any, and TRL's frozen `ref` adapter makes one: optimiser and scheduler
-    resume, the adapter silently does not.
+    Rows keep their order, a resumed PeftModel gets its trained adapter back, and checkpoints are sealed.
+    transformers 5.19 loads only sub-folders when there are any, and TRL's frozen `ref` adapter makes one:
+    optimiser and scheduler resume, the adapter silently does not.
     """
 
     class Sound(trainer):  # type: ignore[misc]
@@ -121,7 +153,15 @@ def _sound(trainer: Any) -> Any:
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             super()._save_checkpoint(model, trial)
-            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                world = self.accelerator.num_processes
+                seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", world)
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            from torch.utils.data import SequentialSampler
+
+            return SequentialSampler(train_dataset or self.train_dataset)  # the rows lie in their order
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Checkpoints are half-way states, not models to publish."""
@@ -129,7 +169,8 @@ def _sound(trainer: Any) -> Any:
     return Sound
 
 
-def _lora(spec: TrainingSpec) -> Any:
+def lora(spec: TrainingSpec) -> Any:
+    """A fresh adapter's shape: every linear layer but the head, unless the spec names others."""
     from peft import LoraConfig
 
     targets = "all-linear" if spec.lora_targets == "auto" else spec.lora_targets
@@ -147,23 +188,23 @@ def _with_adapter(base: Any, spec: TrainingSpec) -> Any:
 
     if spec.parent_adapter:
         return PeftModel.from_pretrained(base, spec.parent_adapter, is_trainable=True)
-    return get_peft_model(base, _lora(spec))
+    return get_peft_model(base, lora(spec))
 
 
-def _arguments(spec: TrainingSpec, folder: Path) -> dict[str, Any]:
+def arguments(spec: TrainingSpec, folder: Path) -> dict[str, Any]:
     """Every default of the library that would change a result is stated."""
     import torch
 
-    micro = min(spec.micro_batch, spec.batch)
+    micro, passes = shares(spec.batch, spec.micro_batch, process_of()[1])
     return {
         "output_dir": str(folder / "checkpoints"),
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": max(1, spec.batch // micro),
+        "gradient_accumulation_steps": passes,
         "learning_rate": spec.lr,
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
         "warmup_steps": spec.warmup,
-        "num_train_epochs": spec.epochs,
+        "num_train_epochs": 1,  # the epochs lie one after the other in the rows
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "bf16": False,  # the base is loaded in its dtype and the adapter stays float32, as in the engine
@@ -178,6 +219,7 @@ def _arguments(spec: TrainingSpec, folder: Path) -> dict[str, Any]:
         "seed": spec.seed,
         "data_seed": spec.seed,
         "use_cpu": not torch.cuda.is_available(),
+        "ddp_backend": "gloo" if process_of()[1] > 1 and not torch.cuda.is_available() else None,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "disable_tqdm": True,
     }
