@@ -308,13 +308,13 @@ def measure_resume(work: Path, model: Path, parent: Path, steps: int, vocabulary
     }  # fmt: skip
 
 
-def measure_handover(work: Path, model: Path, steps: int, vocabulary: int) -> dict[str, Any]:
+def measure_handover(work: Path, model: Path, vocabulary: int) -> dict[str, Any]:
     """From the engine's last answer to the trainer's first step, both children as the driver starts them."""
     from selfreward.engines.client import EngineClient
     from selfreward.protocols import Request, Sampling
 
     folder = work / "handover"
-    write_training(folder, model, None, steps, vocabulary)
+    write_training(folder, model, None, 2, vocabulary)
     settings = {"model": str(model), "dtype": "bfloat16", "batch": 8}
     engine = EngineClient("transformers", settings, work / "handover-engine.log")
     engine.generate([Request([{"role": "user", "content": LINE}], 1, Sampling(1.0, 1.0, 0, 8))])
@@ -326,7 +326,10 @@ def measure_handover(work: Path, model: Path, steps: int, vocabulary: int) -> di
 
 
 def shares(found: dict[str, Any], config: dict[str, Any], name: str, memory: float) -> dict[str, Any]:
-    """Shares of the GPU's peaks: bandwidth while sampling, FLOP/s while reading and training."""
+    """Shares of the GPU's peaks: bandwidth while sampling, FLOP/s while reading and training.
+
+    A token costs 2 FLOP a working weight forward and 2 backward: no base weight has a gradient.
+    """
     from selfreward.budget import gpu
     from selfreward.shapes import kv_bytes, parameters, shape_of, working
 
@@ -340,7 +343,7 @@ def shares(found: dict[str, Any], config: dict[str, Any], name: str, memory: flo
     return {
         "bandwidth_while_sampling": moved / made["seconds"] / device.bandwidth,
         "flops_while_reading": 2 * working(shape) * read["tokens_per_second"] / device.flops,
-        "flops_while_training": 6 * working(shape) * pace / device.flops if pace else None,
+        "flops_while_training": 4 * working(shape) * pace / device.flops if pace else None,
     }
 
 
@@ -380,7 +383,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     adapter = first / "adapter"
     found["proof"] = phase("proof", {"model": str(model), "adapter": str(adapter)}, log)
     found["resume"] = measure_resume(work, model, adapter, steps, vocabulary)
-    found["handover"] = measure_handover(work, model, steps, vocabulary)
+    found["handover"] = measure_handover(work, model, vocabulary)
     begun, load = found["handover"]["trainer_begun_seconds"], found["engine"]["load_seconds"]
     found["handover"]["beyond_load_seconds"] = (
         found["handover"]["engine_closed_seconds"] + begun - load if begun is not None else None

@@ -251,6 +251,7 @@ def hours(load: Load, rates: Rates) -> Amount:
 # run's, the GPU's are not measured. LAYER_SECONDS is the host's work for a layer of a decoding step.
 GPU_SHARES, CPU_SHARES = (0.4, 0.3, 0.4), (1.0, 0.45, 0.2)
 BANDWIDTH_SHARE, LAYER_SECONDS = 0.6, 0.001
+TENSOR_SHARE = 0.6  # of a GPU's work that is left where a model is split among several: a guess
 VLLM_LAYER_SECONDS = 0.0001  # its steps are captured graphs: a guess
 
 
@@ -273,9 +274,10 @@ def guessed_rates(
     read, train, sample = GPU_SHARES if device.gpu else CPU_SHARES
     moved = parameters(shape) * width + rows * tokens * kv_bytes(shape, width)
     busy = max(moved / (BANDWIDTH_SHARE * device.bandwidth), rows * flops / (sample * device.flops))
-    step = busy / engine_gpus + (layer_seconds * shape.layers if device.gpu else 0.0)
+    gpus = engine_gpus * (TENSOR_SHARE if engine_gpus > 1 else 1.0)
+    step = busy / gpus + (layer_seconds * shape.layers if device.gpu else 0.0)
     return Rates(
         Amount(rows / step, "guess"),
-        Amount(engine_gpus * read * device.flops / flops, "guess"),
+        Amount(gpus * read * device.flops / flops, "guess"),
         Amount(train * device.flops / (3 * flops), "guess"),
     )

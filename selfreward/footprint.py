@@ -42,7 +42,7 @@ class Settings:
     sft_micro_batch: int
     example: int
     checkpointing: bool
-    reference: bool  # a frozen copy of the adapter: DPO held to the previous policy
+    processes: int  # that train at once, a GPU each
     prompt: int  # the longest prompt of generation
     gpu: bool
 
@@ -122,25 +122,27 @@ def vllm_advice(shape: Shape, adapter: int, s: Settings, v: Vllm, memory: float,
 
 
 def training_bytes(shape: Shape, adapter: int, s: Settings, *, sft: bool = False) -> dict[str, float]:
-    """Peak bytes of the trainer on its GPU by part.
+    """Peak bytes of a trainer on its GPU by part; every process of several holds the whole base.
 
-    Adapter, its frozen copy for the reference, gradient and Adam's two moments are float32. Activations are
-    `saved_bytes` a token and layer; with checkpointing a layer's input and one layer whole. `logits` is one
-    tile of TRL's fused head, or the proof's whole logits (four rows, scored after the last step with
-    activations freed) where those are more than a step's logits and activations together.
+    Adapter, gradient, Adam's two moments and what several processes exchange are float32. Activations are
+    `saved_bytes` a token and layer; with checkpointing a layer's input and one layer whole. `logits` of SFT
+    is a tile of TRL's fused head, of DPO 12 bytes a number (the model's own, float32, their gradients) of
+    whole rows, the most there can be; or those of the reference's pass over twice the pairs before the first
+    step, or of the proof after the last, where they are more than a step's logits and activations together.
     """
     width = DTYPE_BYTES[s.dtype]
     rows, length = (s.sft_micro_batch, s.example) if sft else (2 * s.micro_batch, s.pair)
     tokens, layer = rows * length, saved_bytes(shape, width)
     kept = shape.layers * width * shape.hidden + layer if s.checkpointing else shape.layers * layer
-    activations, tile = float(tokens * kept), float(min(HEAD_TILE, tokens * shape.vocab) * 4)
-    proof = float(PROOF_ROWS * length * shape.vocab * (width + 8))
+    activations = float(tokens * kept)
+    step = min(HEAD_TILE, tokens * shape.vocab) * 4 if sft else tokens * shape.vocab * 12
+    scored = max(PROOF_ROWS * length, 0 if sft else 2 * tokens) * shape.vocab * (width + 8)
     parts = {
         "weights": float(parameters(shape) * width),
-        "adapter": float(4 * adapter * (1 if sft or not s.reference else 2)),
-        "gradient and moments": float(12 * adapter),
+        "adapter": float(4 * adapter),
+        "gradient and moments": float((12 if s.processes == 1 else 16) * adapter),
         "activations": activations,
-        "logits": max(tile, proof - activations),
+        "logits": float(max(step, scored - activations)),
     }
     return parts | _reserve(parts, s)
 
@@ -252,6 +254,6 @@ def adapter_bytes(lora: int, tensors: int, tokenizer: float) -> float:
     return 4 * lora + 125 * tensors + tokenizer
 
 
-def checkpoint_bytes(lora: int, *, reference: bool) -> float:
-    """One half-way state of a training: the adapter, its frozen reference, Adam's two moments, float32."""
-    return 4 * lora * (4 if reference else 3)
+def checkpoint_bytes(lora: int) -> float:
+    """One half-way state of a training: the adapter and Adam's two moments, float32."""
+    return 12 * lora

@@ -31,7 +31,7 @@ SHAPE, BIG = shape_of(SMOL), shape_of(LLAMA_8B)
 LORA, BIG_LORA = 4_884_480, lora_parameters(BIG, 16)
 SETTINGS = Settings(
     dtype="float32", batch=8, longest=200, prompt=80, scored=500, shared=250, micro_batch=2, pair=180,
-    sft_micro_batch=4, example=300, checkpointing=False, reference=True, gpu=False,
+    sft_micro_batch=4, example=300, checkpointing=False, processes=1, gpu=False,
 )  # fmt: skip
 LARGE = replace(SETTINGS, dtype="bfloat16", batch=64, longest=1200, pair=2048, example=600, gpu=True)
 
@@ -51,24 +51,26 @@ def test_the_engine_holds_weights_two_adapters_the_cache_and_a_steps_distributio
     assert on_gpu["reserve"] - parts["reserve"] == pytest.approx(RESERVE)
 
 
-def test_a_training_holds_the_adapter_twice_its_gradient_and_two_moments() -> None:
+def test_a_training_holds_the_adapter_its_gradient_and_two_moments() -> None:
     """SmolLM2 in float32, 2 pairs of 180 tokens: 720 tokens.
 
-    Adapter and reference 2·4·4,884,480, gradient and moments 3·4·4,884,480, activations 720·30·39,936, one
-    tile of 720·49152 logits in float32 (the proof's 4·180·49152·12 bytes are fewer than the activations).
+    Adapter 4·4,884,480, gradient and moments three times that, activations 720·30·39,936, logits
+    720·49152·12 (the reference's 1440·49152·12 and the proof's 4·180·49152·12 are fewer than these and the
+    activations). Several processes hold what they exchange besides.
     """
     parts = training_bytes(SHAPE, LORA, SETTINGS)
     named = [parts[k] for k in ("adapter", "gradient and moments", "activations", "logits")]
-    assert named == [39_075_840, 58_613_760, 720 * 30 * 39_936, 720 * 49_152 * 4]
-    assert training_bytes(SHAPE, LORA, replace(SETTINGS, reference=False))["adapter"] == 19_537_920
+    assert named == [19_537_920, 58_613_760, 720 * 30 * 39_936, 720 * 49_152 * 12]
+    four = training_bytes(SHAPE, LORA, replace(SETTINGS, processes=4))
+    assert four["gradient and moments"] == 4 * 19_537_920
 
 
 def test_checkpointing_keeps_a_layers_input_and_one_layer_whole() -> None:
-    """SmolLM2: 720·(30·4·576 + 39,936); SFT has 4 rows of 300 tokens and no reference."""
+    """SmolLM2: 720·(30·4·576 + 39,936); SFT has 4 rows of 300 tokens, and a tile of logits."""
     kept = training_bytes(SHAPE, LORA, replace(SETTINGS, checkpointing=True))["activations"]
     assert kept == 720 * (69_120 + 39_936)
     sft = training_bytes(SHAPE, LORA, SETTINGS, sft=True)
-    assert sft["activations"] == 1200 * 30 * 39_936 and sft["adapter"] == 19_537_920
+    assert sft["activations"] == 1200 * 30 * 39_936 and sft["logits"] == 1200 * 49_152 * 4
 
 
 def test_the_proofs_whole_logits_count_where_they_are_more_than_a_step() -> None:
@@ -171,11 +173,11 @@ def test_weights_that_are_too_many_are_said_to_be() -> None:
         assert told and "the weights alone are 131 GiB" in told
 
 
-def test_a_checkpoint_is_four_adapters_and_an_adapter_its_weights_and_tokenizer() -> None:
+def test_a_checkpoint_is_three_adapters_and_an_adapter_its_weights_and_tokenizer() -> None:
     """SmolLM2's adapter of 420 tensors: 19,593,064 bytes in the demo run, 23,131,000 with its tokenizer."""
     assert adapter_bytes(LORA, 420, 0) == pytest.approx(19_593_064, rel=0.005)
     assert adapter_bytes(LORA, 420, 3_523_500) == pytest.approx(23_131_000, rel=0.01)
-    assert checkpoint_bytes(LORA, reference=True) == 4 * checkpoint_bytes(LORA, reference=False) / 3
+    assert checkpoint_bytes(LORA) == 3 * 19_537_920
 
 
 def test_the_store_of_the_demo_run_is_predicted_within_15_percent() -> None:

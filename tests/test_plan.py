@@ -215,6 +215,28 @@ def test_a_wrong_request_is_told_in_one_line(plan: Plan, arguments: str, code: i
     assert ended == code and told in text and "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    "change, told",
+    [("training.processes=4", "training.processes is 4, there are 2 GPUs"),
+     ("training.batch=3", "training.batch 3 cannot be shared evenly by 2 processes"),
+     ("engine.tensor_parallel=4", "engine.tensor_parallel is 4, there are 2 GPUs")],
+)  # fmt: skip
+def test_what_gpus_cannot_share_is_told_before_it_starts(plan: Plan, change: str, told: str) -> None:
+    ways = ("--gpus", 2, "--gpu-memory", 80, "--set", "engine.type=vllm", "--set", "training.batch=4")
+    assert plan(*ways)[1]["changes"] == []
+    code, data = plan(*ways, "--set", change)
+    assert code == 3 and [c for c in data["changes"] if told in c]
+
+
+def test_two_trainers_are_guessed_twice_as_fast_as_one(plan: Plan) -> None:
+    """Each GPU takes its share of a step: one pair of two, so activations halve."""
+    ways = ("--gpus", 2, "--gpu-memory", 80, "--set", "training.batch=2", "--set", "training.micro_batch=2")
+    _, two = plan(*ways)
+    _, one = plan(*ways, "--set", "training.processes=1")
+    assert two["rates"]["train"]["n"] == pytest.approx(2 * one["rates"]["train"]["n"])
+    assert 2 * two["memory"]["dpo"]["activations"] == one["memory"]["dpo"]["activations"]
+
+
 def test_a_model_that_is_not_here_is_named_by_its_config(plan: Plan) -> None:
     Path("far.yaml").write_text("model: someone/far-away\n")
     code, text = plan("far.yaml", *CPU, json_=False)
@@ -230,7 +252,8 @@ def test_a_model_that_is_not_here_is_named_by_its_config(plan: Plan) -> None:
 @pytest.mark.parametrize(
     "name, config, machine",
     [("135m-cpu", SMOL, CPU), ("3b-24gb", QWEN25_3B, ("--gpus", "1", "--gpu-memory", "24")),
-     ("8b-80gb", LLAMA_8B, ("--gpus", "1", "--gpu-memory", "80"))],
+     ("8b-80gb", LLAMA_8B, ("--gpus", "1", "--gpu-memory", "80")),
+     ("8b-8x80gb", LLAMA_8B, ("--gpus", "8", "--gpu-memory", "80"))],
 )  # fmt: skip
 def test_the_recipes_of_the_docs_fit_where_they_say(
     plan: Plan, name: str, config: dict[str, Any], machine: tuple[str, ...]
@@ -242,7 +265,7 @@ def test_the_recipes_of_the_docs_fit_where_they_say(
 
 
 def test_every_recipe_of_the_docs_is_tested() -> None:
-    assert {p.stem for p in RECIPES.glob("*.yaml")} == {"135m-cpu", "3b-24gb", "8b-80gb"}
+    assert {p.stem for p in RECIPES.glob("*.yaml")} == {"135m-cpu", "3b-24gb", "8b-80gb", "8b-8x80gb"}
 
 
 def test_the_real_policys_weights_are_what_its_config_says(real_policy: Path) -> None:

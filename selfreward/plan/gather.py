@@ -36,7 +36,7 @@ class Gathered:
 def gather(recipe: Recipe, file: Path, counter: Counter, goal: int) -> Gathered:
     """Counts every text the recipe names; what a model will write is bounded by its limit."""
     chats, judged = _prompts(recipe, file), isinstance(recipe.rewards[0], JudgeReward)
-    written = [c[-1]["content"] for c in chats]
+    written = [rubrics.transcript(c) for c in chats]  # as a judge reads them
     texts, lengths = counter.texts(written), counter.chats(chats)
     own = recipe.prompts.source != "self-instruct"
     invites = [] if own else counter.chats(_invites(recipe, written))
@@ -234,7 +234,7 @@ def measured(found: Gathered, spent: dict[str, list[Any]], counter: Counter) -> 
             told[name] = Amount(float(value), "measured")
 
     put("prompt", _mean(counter.chats(chats)))
-    put("prompt_text", _mean(counter.texts([c[-1]["content"] for c in chats])))
+    put("prompt_text", _mean(counter.texts([rubrics.transcript(c) for c in chats])))
     put("candidate", spent["candidates"][0].tokens)
     pairs, mined = spent["pairs"][0], spent["mined"][0].n
     put("paired", pairs.n / mined if mined else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from selfreward.plan.machine import config_of
 from selfreward.recipe import Recipe
 from selfreward.recipe_file import locate
 from selfreward.shapes import DTYPE_BYTES, TARGETS, Shape, kv_bytes, lora_parameters, parameters, shape_of
+from selfreward.training.order import shares
 
 SAID = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # what a tokenizer saves beside
 METRICS = 9  # numbers a training step leaves in the store
@@ -50,7 +51,7 @@ def make(recipe: Recipe, file: Path, asked: Asked) -> dict[str, Any]:
     if dtype == "auto":
         dtype = "bfloat16" if asked.device.gpu else "float32"
     lora = lora_parameters(shape, recipe.training.lora.r, recipe.training.lora.targets)
-    settings = _settings(recipe, found, asked.device, dtype)
+    settings = _settings(recipe, found, asked, dtype)
     loads = budget.loads(found.sizes, found.texts)
     rates = _rates(recipe, shape, found, settings, asked, seconds)
     disk = _disk(recipe, found, shape, lora, folder, asked.goal)
@@ -93,9 +94,10 @@ def _template(recipe: Recipe, file: Path) -> str | None:
     return locate(file, wanted).read_text(encoding="utf-8") if wanted else None
 
 
-def _settings(recipe: Recipe, found: Gathered, device: Device, dtype: str) -> footprint.Settings:
+def _settings(recipe: Recipe, found: Gathered, asked: Asked, dtype: str) -> footprint.Settings:
     """Longest rows: the longest prompt there is or may be, and an answer that uses its limit."""
     texts, judge = found.texts, recipe.judge
+    training, sft, processes = recipe.training, recipe.start.sft, _processes(recipe, asked)
     answer = recipe.candidates.sampling.max_new_tokens
     rubric, judged = round(texts.judge.n), found.sizes.judging
     read = rubric + found.text_most + answer if judged else 0
@@ -108,14 +110,19 @@ def _settings(recipe: Recipe, found: Gathered, device: Device, dtype: str) -> fo
         prompt=max(found.prompt_most, found.invite_most),
         scored=max(read, found.prompt_most),
         shared=rubric,
-        micro_batch=min(recipe.training.micro_batch, recipe.training.batch),
+        micro_batch=max(1, min(training.micro_batch, training.batch // processes)),
         pair=min(recipe.training.max_length, found.prompt_most + answer),
-        sft_micro_batch=min(recipe.start.sft.micro_batch, recipe.start.sft.batch) if recipe.start.sft else 1,
+        sft_micro_batch=max(1, min(sft.micro_batch, sft.batch // processes)) if sft else 1,
         example=found.example_most,
         checkpointing=recipe.training.gradient_checkpointing,
-        reference=recipe.training.reference == "previous",
-        gpu=device.gpu,
+        processes=processes,
+        gpu=asked.device.gpu,
     )
+
+
+def _processes(recipe: Recipe, asked: Asked) -> int:
+    """Trainers at once: as the recipe says, else one for each GPU."""
+    return recipe.training.processes or max(1, asked.gpus)
 
 
 def _rates(
@@ -135,7 +142,7 @@ def _rates(
     host = budget.VLLM_LAYER_SECONDS if own.type == "vllm" else budget.LAYER_SECONDS
     gpus = own.tensor_parallel if own.type == "vllm" else 1
     guess = budget.guessed_rates(shape, width, asked.device, rows, tokens, host, gpus)
-    known = dataclasses.asdict(guess)
+    known = dataclasses.asdict(replace(guess, train=guess.train * settings.processes))
     if asked.same_machine:
         chat = texts.judge.n + texts.prompt_text.n + texts.candidate.n
         pair = 2 * texts.prompt.n + texts.chosen.n + texts.rejected.n
@@ -203,8 +210,7 @@ def _disk(
     return {
         "adapter": adapter,
         "adapters": adapter * (goal - (not sizes.adapted)),
-        "checkpoints": footprint.CHECKPOINTS
-        * footprint.checkpoint_bytes(lora, reference=recipe.training.reference == "previous"),
+        "checkpoints": footprint.CHECKPOINTS * footprint.checkpoint_bytes(lora),
         "store": footprint.store_bytes(rows, texts, sampled=sizes.judging == "sampled"),
     }
 
@@ -226,6 +232,7 @@ def _changes(
         footprint.training_advice(shape, lora, settings, memory, sft=True) if recipe.start.sft else None,
         footprint.training_advice(shape, lora, settings, memory),
     ]
+    told += _uneven(recipe, asked)
     context = (recipe.engine.type == "vllm" and recipe.engine.context) or shape.context
     if context and max(settings.longest, settings.scored) > context:
         told.append(
@@ -233,6 +240,22 @@ def _changes(
             f"{context}: such requests end as too_long. Lower max_new_tokens"
         )
     return [t for t in told if t]
+
+
+def _uneven(recipe: Recipe, asked: Asked) -> list[str]:
+    """Trainings whose steps the processes cannot share, or that ask for GPUs that are not there."""
+    processes, told = _processes(recipe, asked), []
+    if asked.gpus and processes > asked.gpus:
+        told.append(f"training.processes is {processes}, there are {asked.gpus} GPUs: ask for fewer")
+    sft = recipe.start.sft
+    for name, section in (("start.sft", sft), ("training", recipe.training)):
+        if section is None:
+            continue
+        try:
+            shares(section.batch, section.micro_batch, processes)
+        except BadInput as error:
+            told.append(f"{name}: {error}")
+    return told
 
 
 def _short_of_disk(file: Path, disk: dict[str, float]) -> str | None:
@@ -261,7 +284,10 @@ def _notes(
         told.append(f"{asked.device.name}: its speed is not known, an A100's is taken for guesses")
     if asked.gpus > 1:
         used = recipe.engine.tensor_parallel if recipe.engine.type == "vllm" else 1
-        told.append(f"of {asked.gpus} GPUs the engine uses {used} and the training one")
+        trains = _processes(recipe, asked)
+        told.append(
+            f"of {asked.gpus} GPUs the engine uses {used}, a training {trains}, each holding the base"
+        )
     told.append("bounds take every limit as used; hours leave out the loading of models")
     return told
 
