@@ -80,6 +80,12 @@ def test_the_proofs_whole_logits_count_where_they_are_more_than_a_step() -> None
     assert parts["activations"] + parts["logits"] == 4 * 2048 * 128_256 * 10
 
 
+def test_the_references_pass_counts_where_it_is_more_than_a_step() -> None:
+    """Llama 8B, 4 pairs a pass, checkpointing: the reference reads 8 at once, 16·2048·128256·10."""
+    parts = training_bytes(BIG, BIG_LORA, replace(LARGE, micro_batch=4, checkpointing=True))
+    assert parts["activations"] + parts["logits"] == 16 * 2048 * 128_256 * 10
+
+
 @pytest.mark.parametrize("memory", [20, 24, 40, 80])
 def test_the_advice_for_an_engine_makes_it_fit(memory: int) -> None:
     told = engine_advice(BIG, BIG_LORA, LARGE, memory * GIB)
