@@ -11,16 +11,22 @@ import typer
 from selfreward.errors import BadInput
 
 
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="config.json of a model that is not here.")]
+Like = Annotated[str | None, typer.Option("--like", help="Take lengths and speeds from that run's store.")]
+Throughput = Annotated[
+    str | None, typer.Option("--throughput", help="Tokens/s: generate=…,prefill=…,train=…")
+]
+
+
 def plan(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file; or --run.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")] = None,
     goal: Annotated[str, typer.Option("--to", help="Policy to stop at.")] = "M3",
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="config.json of a model that is not here.")
-    ] = None,
+    overrides: Overrides = None,
+    config: Config = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="How many; 0: the CPU.")] = None,
     gpu_memory: Annotated[
         float | None, typer.Option("--gpu-memory", min=0, help="GiB of one GPU (with --gpus 0: RAM).")
@@ -28,12 +34,8 @@ def plan(
     gpu_name: Annotated[
         str | None, typer.Option("--gpu-name", help="For guesses of speed: H100, A100, L4, …")
     ] = None,
-    like: Annotated[
-        str | None, typer.Option("--like", help="Take lengths and speeds from that run's store.")
-    ] = None,
-    throughput: Annotated[
-        str | None, typer.Option("--throughput", help="Tokens/s: generate=…,prefill=…,train=…")
-    ] = None,
+    like: Like = None,
+    throughput: Throughput = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Predict tokens, hours, memory and disk from the recipe and the model's config alone."""
