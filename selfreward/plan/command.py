@@ -10,7 +10,6 @@ import typer
 
 from selfreward.errors import BadInput
 
-
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")
 ]
