@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from selfreward import grading_cli
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
@@ -147,6 +148,10 @@ def status(
         typer.echo(json.dumps(show.status_data(views)))
     else:
         show.status(views)
+
+
+app.command()(grading_cli.evaluate)
+app.command()(grading_cli.compare)
 
 
 @pairs_app.command("list")

@@ -105,3 +105,29 @@ class Neighbours:
 
     def _encode(self, text: str) -> list[int]:
         return [self._ids.setdefault(w, len(self._ids)) for w in _WORD.findall(text.lower())]
+
+
+class SharedRuns:
+    """Texts of which no run of `length` words may stand in a new one, word for word.
+
+    13 is the length by which Brown et al. (2020, arXiv 2005.14165, appendix C) looked for test sets in
+    training data. It finds a long question inside a longer prompt, where ROUGE-L of the whole is low; texts
+    of fewer words hold no run and are left to `Neighbours`.
+    """
+
+    def __init__(self, length: int = 13) -> None:
+        self.length = length
+        self._names: dict[tuple[str, ...], str] = {}
+
+    def add(self, text: str, name: str) -> None:
+        """Adds a text under the name that a text sharing a run with it will be told."""
+        for run in self._runs(text):
+            self._names.setdefault(run, name)
+
+    def shared(self, text: str) -> tuple[str, str] | None:
+        """Name of a text that holds the first shared run, and the run itself, or None."""
+        return next(((self._names[r], " ".join(r)) for r in self._runs(text) if r in self._names), None)
+
+    def _runs(self, text: str) -> list[tuple[str, ...]]:
+        words = _WORD.findall(text.lower())
+        return [tuple(words[i : i + self.length]) for i in range(len(words) - self.length + 1)]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfreward.files import packaged
-from selfreward.invent import Neighbours, form_fault, read, request
+from selfreward.invent import Neighbours, SharedRuns, form_fault, read, request
 
 universal = settings(deadline=None, derandomize=True, max_examples=200)
 
@@ -177,3 +177,29 @@ def test_a_text_is_near_itself_whatever_else_was_added(texts: list[list[str]]) -
     for words in texts:
         near.add(" ".join(words), "".join(words))
     assert near.nearest(" ".join(texts[0]).upper()) == ("".join(texts[0]), pytest.approx(1.0))
+
+
+def test_a_long_question_inside_a_longer_prompt_is_found_word_for_word() -> None:
+    """ROUGE-L of the whole is 2 · 14 / (14 + 54) = 0.41, below 0.7; fourteen words in a row are no chance."""
+    question = "A train leaves the coast at noon and climbs for three hours. How far?"
+    prompt = "word " * 20 + question.upper().replace("?", "!") + " word" * 20
+    near, runs = Neighbours(0.7), SharedRuns()
+    near.add(question, "held_out")
+    runs.add(question, "held_out")
+    found = runs.shared(prompt)
+    assert near.nearest(prompt) is None and found is not None
+    assert found == ("held_out", "a train leaves the coast at noon and climbs for three hours how")
+
+
+def test_twelve_shared_words_in_a_row_or_thirteen_apart_are_no_run() -> None:
+    words = [f"w{i}" for i in range(13)]
+    runs = SharedRuns()
+    runs.add(" ".join(words), "held_out")
+    assert runs.shared(" ".join(words)) is not None
+    assert (
+        runs.shared(" ".join(words[:12])) is None
+        and runs.shared(" ".join([*words[:12], "x", words[12]])) is None
+    )
+    short = SharedRuns()
+    short.add("Too short.", "held_out")
+    assert short.shared("Too short.") is None

@@ -26,7 +26,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
-    ("cli", "report", "ui", "show", "export", "doctor", "runs", "plan", "policy_export"),
+    ("cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "plan", "policy_export"),
 )
 RECIPES = {"recipe", "recipe_file"}
 NOT_YET = {"report", "ui"}  # rungs that are kept for them
@@ -35,8 +35,8 @@ LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
 SIDEWAYS = {
     ("diversity", "stats"), ("training", "engines"), ("budget", "shapes"), ("footprint", "shapes"),
-    ("footprint", "budget"), ("plan", "runs"), ("plan", "show"),
-    ("policy_export", "runs"),
+    ("footprint", "budget"), ("grading_cli", "runs"), ("grading_cli", "show"), ("plan", "runs"),
+    ("plan", "show"), ("policy_export", "runs"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}

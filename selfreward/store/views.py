@@ -168,3 +168,27 @@ class Views(Database):
             " WHERE run_id = :r AND n_tokens IS NOT NULL GROUP BY suite",
         }
         return {name: self.rows(sql, r=run_id) for name, sql in queries.items()}
+
+    def evaluated(self, run_id: int = 1) -> dict[str, str]:
+        """How far the stage `evaluate` of each policy is, in the order of policies."""
+        rows = self.rows(
+            "SELECT p.name, coalesce(s.status, 'pending') FROM policy p LEFT JOIN stage s"
+            " ON s.run_id = p.run_id AND s.policy = p.name AND s.name = 'evaluate'"
+            " WHERE p.run_id = :r ORDER BY p.idx",
+            r=run_id,
+        )
+        return {r[0]: r[1] for r in rows}
+
+    def grades(self, policy: str, run_id: int = 1) -> list[Any]:
+        """Every evaluation answer of a policy with its seed and grade, one row a grader, by suite and item.
+
+        A faulted answer has neither score nor grader. A branch has the rows of the run that made them.
+        """
+        return self.rows(
+            "SELECT a.suite, a.item, a.turn, a.sample, a.seed, e.grader, e.score"
+            " FROM stage s JOIN answer a ON a.run_id = s.made_in AND a.policy = s.policy"
+            " AND a.suite <> 'probe' LEFT JOIN evaluation e ON e.answer_id = a.id AND e.against_id = 0"
+            " WHERE s.run_id = :r AND s.policy = :p AND s.name = 'evaluate'"
+            " ORDER BY a.suite, a.item, a.turn, a.sample, e.grader",
+            r=run_id, p=policy,
+        )  # fmt: skip
