@@ -20,6 +20,8 @@ import typer
 
 from selfreward import grading_cli, no_model
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
+from selfreward.plan.command import plan
+from selfreward.policy_export import export
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,8 @@ app.add_typer(rubric_app, name="rubric")
 rubric_app.command("test")(no_model.rubric_test)
 pairs_app.command("audit")(no_model.pairs_audit)
 prompts_app.command("dedupe")(no_model.prompts_dedupe)
+app.command()(plan)
+app.command()(export)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (

@@ -16,18 +16,26 @@ import selfreward
 
 ROOT = Path(selfreward.__file__).parent
 # Lowest first. A name stands for a module or for a package with all its modules.
+# fmt: off
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files",),
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),
-    ("rubric", "pairs", "stats", "diversity", "collapse", "invent", "near", "audit"),
+    (
+        "rubric", "pairs", "stats", "diversity", "collapse", "invent", "near", "audit", "shapes", "budget",
+        "footprint",
+    ),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
-    ("cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model"),
+    (
+        "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
+        "policy_export",
+    ),
 )
+# fmt: on
 RECIPES = {"recipe", "recipe_file"}
 NOT_YET = {"report", "ui"}  # rungs that are kept for them
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
@@ -36,6 +44,8 @@ LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 SIDEWAYS = {
     ("diversity", "stats"), ("audit", "near"), ("pairs", "near"), ("training", "engines"),
     ("no_model", "show"), ("no_model", "runs"), ("grading_cli", "runs"), ("grading_cli", "show"),
+    ("budget", "shapes"), ("footprint", "shapes"), ("footprint", "budget"), ("plan", "runs"),
+    ("plan", "show"), ("policy_export", "runs"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
@@ -183,6 +193,7 @@ def test_only_doors_and_the_mains_of_children_print_or_exit() -> None:
     found = {(m, c) for m in MODULES if top(m) not in DOORS for c in calls(m) if speech.fullmatch(c)}
     child, trainer = "engines.child", "training.__main__"
     mains = {(child, "traceback.print_exc"), (trainer, "print"), (trainer, "sys.exit")}
+    mains |= {("engines.merge", "print"), ("engines.merge", "sys.exit")}
     mains |= {("training.checkpoints", "print")}  # in the trainer's log: which one it sets aside
     assert found <= mains | {("engines.process", "os._exit")}  # how a child dies with its driver
     consoles = {m for m in MODULES for source, _ in imports(m) if top(source) in ("rich", "typer")}

@@ -138,6 +138,37 @@ class Views(Database):
             of=of, st=status, so=source, n=limit,
         )  # fmt: skip
 
+    def recipe(self, run_id: int = 1) -> str | None:
+        """The recipe in force, as JSON."""
+        row = self.one("SELECT recipe FROM run WHERE id = :r", r=run_id)
+        return row[0] if row else None
+
+    def spent(self, run_id: int = 1) -> dict[str, list[Any]]:
+        """What a run has taken so far, for the plan of another: texts, tokens and seconds."""
+        queries = {
+            "recipe": "SELECT recipe FROM run WHERE id = :r",
+            "stages": "SELECT policy, name, n_done, n_tokens, seconds FROM stage"
+            " WHERE run_id = :r AND status = 'done'",
+            "prompts": "SELECT messages FROM prompt"
+            " WHERE run_id = :r AND policy <> 'M0' AND status = 'accepted' ORDER BY id",
+            "rounds": "SELECT policy, max(round) AS n FROM prompt"
+            " WHERE run_id = :r AND source = 'self-instruct' GROUP BY policy",
+            "candidates": "SELECT count(*) AS n, avg(n_tokens) AS tokens FROM candidate"
+            " WHERE run_id = :r AND n_tokens IS NOT NULL",
+            "judgements": "SELECT count(*) AS n, avg(length(CAST(raw AS BLOB))) AS size FROM judgement"
+            " WHERE run_id = :r",
+            "pairs": "SELECT count(*) AS n, avg(c.n_tokens) AS chosen, avg(x.n_tokens) AS rejected"
+            " FROM pair r JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.run_id = :r",
+            "trained": "SELECT count(*) AS n FROM trained_on t JOIN stage s ON s.run_id = t.run_id"
+            " AND s.policy = t.policy AND s.name = 'train' AND s.status = 'done'"
+            " WHERE t.run_id = :r AND t.kind = 'pair'",
+            "mined": "SELECT count(*) AS n FROM mining WHERE run_id = :r",
+            "answers": "SELECT suite, count(*) AS n, avg(n_tokens) AS tokens FROM answer"
+            " WHERE run_id = :r AND n_tokens IS NOT NULL GROUP BY suite",
+        }
+        return {name: self.rows(sql, r=run_id) for name, sql in queries.items()}
+
     def evaluated(self, run_id: int = 1) -> dict[str, str]:
         """How far the stage `evaluate` of each policy is, in the order of policies."""
         rows = self.rows(
