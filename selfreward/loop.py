@@ -89,6 +89,7 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
     begun = time.monotonic()
     _begin_policies(work)
     _check_start(work, start, goal)
+    train_stage.check(work)
     try:
         for step in steps_to(int(goal[1:])):
             if pause_before in (step.stage, f"{step.policy}/{step.stage}") and _is_missing(work, step):
@@ -186,7 +187,7 @@ def _take(work: Work, step: Step) -> None:
     )
     made_from = frozen.made_from(work, step.policy, step.stage)
     anew = _is_replaceable(work, stage)
-    if not anew:
+    if not anew and not _made_nothing(work, stage):
         frozen.check_same(stage, made_from)
     if stage.status == "pending" and _is_left_out(work, step):
         _skip(work, stage, made_from)
@@ -233,6 +234,13 @@ def _skip(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     events += _set_policy(work, policy, "trained", decision)
     events += _set_policy(work, policy, "promoted", decision)
     work.store.save(stage, policy, events=events)
+
+
+def _made_nothing(work: Work, stage: Stage) -> bool:
+    """A stage that ended before its first row binds nobody: what stopped it may be mended in the recipe."""
+    if stage.status == "done" or stage.n_done or stage.n_tokens:
+        return False
+    return not work.store.trained_on(work.run.id, stage.policy)
 
 
 def _is_replaceable(work: Work, stage: Stage) -> bool:

@@ -19,6 +19,7 @@ from selfreward.errors import BadInput
 from selfreward.files import packaged, sha256_of
 from selfreward.stages import train
 from selfreward.store import Lock
+from tests.conftest import make_tiny_policy
 from tests.runner import RUN, command, iterate, query, tables, write_recipe
 
 SHORT = {"start": {"sft": None}, "evaluate": None}  # M1 is the base: one training to M2
@@ -252,6 +253,33 @@ def test_a_changed_recipe_is_refused_with_the_keys(short: Path) -> None:
     assert done.returncode == 3
     assert "candidates.n: 3 then, 2 now" in done.stderr
     assert tables(short) == before
+
+
+def test_a_bad_line_is_told_before_any_work_and_the_mended_file_goes_on(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    write_recipe(tmp_path, tiny_policy, start={"sft": {"file": "mine.jsonl", "judge_file": None}})
+    mine = tmp_path / "iterations" / "mine.jsonl"
+    good = '{"prompt": "Name a colour.", "answer": "Blue."}\n'
+    mine.write_text(good + '{"prompt": broken\n')
+    done = iterate(tmp_path, "--to", "M2")
+    assert done.returncode == 3 and "mine.jsonl, line 2" in done.stderr
+    assert query(tmp_path, "SELECT count(*) FROM answer") == [(0,)]
+    mine.write_text(good * 3)
+    mended = iterate(tmp_path, "--to", "M2", "--pause-before", "M1/probe")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+
+
+def test_a_stage_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
+    """Without a chat template the first request fails; naming one is then no change of what was made."""
+    write_recipe(tmp_path, make_tiny_policy(tmp_path / "bare", template=None), **SHORT)
+    done = iterate(tmp_path, "--to", "M2")
+    assert done.returncode == 3 and "no chat template" in done.stderr
+    plain = ("--set", "model.chat_template=plain")
+    mended = iterate(tmp_path, "--to", "M2", "--pause-before", "prompts", *plain)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    changed = iterate(tmp_path, "--to", "M2")  # now M0 is probed with it: it binds
+    assert changed.returncode == 3 and "model.chat_template" in changed.stderr
 
 
 def test_a_second_iterate_on_the_same_store_is_refused(short: Path) -> None:

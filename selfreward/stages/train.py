@@ -10,14 +10,12 @@ import contextlib
 import json
 import math
 import os
-import random
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from selfreward import rubric as rubrics
 from selfreward.engines import adapter as adapters
 from selfreward.engines import process
 from selfreward.engines.adapter import WEIGHTS
@@ -25,13 +23,14 @@ from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, unpack_ids
 from selfreward.stages import prompts as prompts_stage
-from selfreward.stages.seeds import numbered_lines
+from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.work import Work, flat
 from selfreward.training.job import REFUSED, TrainingSpec, write_job
+from selfreward.training.order import shares
 
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
-# Adapters' worth of disk: three checkpoints of four (weights, reference, Adam's moments), the adapter.
-ROOM = 14
+# Adapters' worth of disk: three checkpoints of three (weights, Adam's two moments), and the adapter.
+ROOM = 10
 
 
 def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
@@ -65,6 +64,15 @@ def _decided(work: Work, policy: Policy) -> dict[str, Any]:
     return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")} | {
         "training.processes": work.processes
     }
+
+
+def check(work: Work) -> None:
+    """Before any work: what SFT would train on can be read, and steps can be shared by the processes."""
+    check_files(work)
+    sft, training = work.recipe.start.sft, work.recipe.training
+    shares(training.batch, training.micro_batch, work.processes)
+    if sft:
+        shares(sft.batch, sft.micro_batch, work.processes)
 
 
 def run(work: Work, stage: Stage) -> str:
@@ -156,7 +164,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
 def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
     """The training's token ids; the first start freezes them, later ones read what is frozen."""
     frozen = bool(work.store.trained_on(work.run.id, policy.name))
-    made = _sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy, frozen)
+    made = sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy, frozen)
     if not made:
         raise GateHalted(f"{policy.name} has nothing to train on")
     if not frozen:
@@ -184,59 +192,6 @@ def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn
         )
         for p, ids in zip(pairs, prompts, strict=True)
     ]
-
-
-def _sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
-    """Written answers, and judgements with the score each was made to deserve; drawn by the run's seed."""
-    sft = work.recipe.start.sft
-    if sft is None:
-        return []
-    chosen: list[tuple[str, str, list[dict[str, str]], str]] = []
-    for number, line in _drawn(work, sft.file, ("prompt", "answer"), sft.examples):
-        chosen.append(
-            ("seed", f"{sft.file}:{number}", [{"role": "user", "content": line["prompt"]}], line["answer"])
-        )
-    if sft.judge_file and sft.judge_examples != 0:
-        path = work.file(work.recipe.judge.rubric)
-        rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
-        if rubric.kind not in rubrics.SCALAR:
-            raise BadInput(
-                f"{sft.judge_file} teaches one score a judgement, and {path} is of kind {rubric.kind}; "
-                "set start.sft.judge_file to null"
-            )
-        needed = ("prompt", "answer", "score", "judgement")
-        for number, line in _drawn(work, sft.judge_file, needed, sft.judge_examples):
-            if type(line["score"]) not in (int, float) or not rubric.low <= line["score"] <= rubric.high:
-                raise BadInput(
-                    f"{sft.judge_file}, line {number}: score {line['score']} is outside the rubric's scale"
-                )
-            chat = rubrics.render(rubric, [{"role": "user", "content": line["prompt"]}], line["answer"])
-            reply = f"{line['judgement']}\n{rubric.opening} {line['score']}"
-            chosen.append(("judge", f"{sft.judge_file}:{number}", chat, reply))
-    prompts = work.engine.chat_ids([chat for _, _, chat, _ in chosen])
-    answers = work.engine.answer_ids([answer for _, _, _, answer in chosen])
-    return [
-        (
-            TrainedOn(run_id=0, policy="", position=0, kind=kind, source=source),
-            {"prompt_ids": prompt, "completion_ids": answer},
-        )
-        for (kind, source, _, _), prompt, answer in zip(chosen, prompts, answers, strict=True)
-    ]
-
-
-def _drawn(
-    work: Work, name: str, required: tuple[str, ...], count: int | None
-) -> list[tuple[int, dict[str, Any]]]:
-    """`count` lines of a file with their numbers, drawn by the run's seed, in file order."""
-    near = prompts_stage.held_out(work)
-    lines = [
-        (n, row) for n, row in numbered_lines(work.file(name), required) if not near.reason(row["prompt"])
-    ]
-    if count is None or count >= len(lines):
-        return lines
-    return sorted(
-        random.Random(derive_seed(work.recipe.seed, "sft", name)).sample(lines, count), key=lambda x: x[0]
-    )
 
 
 def _check_room(work: Work, spec: TrainingSpec) -> None:
