@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
+from selfreward.probe import probe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +31,7 @@ pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs
 prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(prompts_app, name="prompts")
+app.command()(probe)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (

@@ -8,21 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from selfreward.collapse.limits import Finding
 
 MOVED = 5.0  # a policy must differ from its parent by more than this many times the dtype's measured noise
 FLOOR = 1e-5  # nats a token: what other kernels and batch shapes do in float32, whatever this run's noise was
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One signal's verdict: `ok`, `warn` or `halt`, with the sentence for the user."""
-
-    signal: str
-    level: str
-    value: float | None
-    threshold: float | None
-    message: str
 
 
 def after_pairs(policy: str, outcomes: Mapping[str, int]) -> list[Finding]:
