@@ -71,7 +71,7 @@ def examine(texts: Path | None, against: Path | None, field: str | None, judgmen
 
 
 def data(found: Verdict) -> dict[str, Any]:
-    """The verdict as plain data. `n` counts prompts; `threshold` is the level that was passed, or the next."""
+    """The verdict as plain data. `n` counts prompts; `threshold` is the level passed, or the next."""
     return {
         "verdict": found.level,
         "why": found.why,
@@ -167,4 +167,3 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise BadInput(f"{path} line {i} is no JSON object")
         yield f"{path} line {i}", row
-

@@ -115,12 +115,12 @@ def share_of(found: Estimate) -> Interval:
 
 
 def difference(left: Estimate, right: Estimate, paired: bool) -> Interval:
-    """right − left with its interval; `paired`: the parts of both belong to the same prompts, in order."""
+    """The difference right − left with its interval; `paired`: the parts of both belong to the same prompts, in order."""
     return _contrast(right.value - left.value, left, right, 1.0, paired)
 
 
 def quotient(left: Estimate, right: Estimate, paired: bool) -> Interval:
-    """right / left with its interval (delta method). Raises ValueError where `left` is 0."""
+    """The quotient right / left with its interval (delta method). Raises ValueError where `left` is 0."""
     if left.value == 0:
         raise ValueError("a ratio to nothing")
     ratio = right.value / left.value
@@ -147,7 +147,7 @@ def _with_n(found: Interval, n: int) -> Interval:
 
 
 def _spread(value: float, parts: np.ndarray) -> Interval:
-    """value ± t · sd(parts) / √m; one part alone has no width."""
+    """Student: value ± t · sd(parts) / √m; one part alone has no width."""
     m = len(parts)
     if m < 2:
         return Interval(value, value, value, m)
@@ -188,7 +188,7 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 def _ranks(values: Sequence[float]) -> list[float]:
     ordered = np.sort(np.asarray(values, float))
-    left, right = (np.searchsorted(ordered, values, side=s) for s in ("left", "right"))  # type: ignore[call-overload]
+    left, right = (np.searchsorted(ordered, values, side=s) for s in ("left", "right"))
     return [float(r) for r in (left + right + 1) / 2]
 
 

@@ -26,14 +26,17 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
-    ("cli", "report", "ui", "show", "export", "doctor", "runs"),
+    ("cli", "report", "ui", "show", "export", "doctor", "probe", "runs"),
 )
 RECIPES = {"recipe", "recipe_file"}
 NOT_YET = {"report", "ui"}  # rungs that are kept for them
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
-SIDEWAYS = {("diversity", "stats"), ("training", "engines")}
+SIDEWAYS = {
+    ("diversity", "stats"), ("collapse", "stats"), ("collapse", "diversity"), ("training", "engines"),
+    ("probe", "show"),
+}  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
 OUTSIDE = {

@@ -155,8 +155,8 @@ def agreement(now: Mapping[str, Sequence[float]], before: Mapping[str, Sequence[
 def since(before: Sequence[Sequence[Score]], after: Sequence[Sequence[Score]], top: float) -> list[Reading]:
     """What a change made of the judge: health after it, the shift in standard deviations, the spread left.
 
-    `score_shift` is |mean after − mean before| over the standard deviation of scores before; `spread_ratio` is
-    the mean distance of scores from their own mean, after over before.
+    `score_shift` is |mean after − mean before| over the standard deviation of scores before; `spread_ratio`
+    is the mean distance of scores from their own mean, after over before.
     """
     found = readings(after, top, before)
     old, new = ([math.fsum(s) / len(s) for s in map(readable, side) if s] for side in (before, after))
@@ -169,7 +169,8 @@ def since(before: Sequence[Sequence[Score]], after: Sequence[Sequence[Score]], t
     found.append(Reading("score_shift", Interval(abs(gap.value) / sd, low, high, gap.n), 0.0))
     spreads = [_distances(side) for side in (before, after)]
     if spreads[0] and spreads[1] and math.fsum(spreads[0]) > 0:
-        ratio = stats.quotient(*(stats.estimate(s) for s in spreads), paired=False)
+        left, right = map(stats.estimate, spreads)
+        ratio = stats.quotient(left, right, paired=False)
         found.append(Reading("spread_ratio", ratio, 1.0))
     return found
 

@@ -15,7 +15,10 @@ from typing import Protocol
 GROUP = 20  # prompts
 WARM_UP = 3  # groups before the first that is held against those before it
 # What these cost in false alarms and catch in rows is measured in docs/collapse.md.
-SLACK, BOUND = 0.5, 10.0  # of the CUSUM, in standard errors of a group: looks for shifts of about one and more
+SLACK, BOUND = (
+    0.5,
+    10.0,
+)  # of the CUSUM, in standard errors of a group: looks for shifts of about one and more
 CREEP_SLACK, CREEP_BOUND = 0.25, 20.0  # of Page-Hinkley: for what grows slowly
 
 
@@ -44,10 +47,14 @@ def first_alarm(detector: Detector, values: Iterable[float]) -> tuple[int, int] 
 
 @dataclass
 class Cusum:
-    """S⁺ ← max(0, S⁺ + z − k), S⁻ ← max(0, S⁻ − z − k), alarm when either passes h (Page 1954)."""
+    """S⁺ ← max(0, S⁺ + z − k), S⁻ ← max(0, S⁻ − z − k), alarm when either passes h (Page 1954).
+
+    Without `falls` the lower side is not watched.
+    """
 
     slack: float = SLACK
     bound: float = BOUND
+    falls: bool = True
     up: float = 0.0
     down: float = 0.0
     n: int = 0
@@ -58,7 +65,7 @@ class Cusum:
         """Whether this value takes it over the bound."""
         self.n += 1
         self.up = max(0.0, self.up + z - self.slack)
-        self.down = max(0.0, self.down - z - self.slack)
+        self.down = max(0.0, self.down - z - self.slack) if self.falls else 0.0
         self.rest_up = self.n if self.up == 0 else self.rest_up
         self.rest_down = self.n if self.down == 0 else self.rest_down
         return max(self.up, self.down) > self.bound
@@ -118,7 +125,7 @@ class Series:
     alarmed: Detector | None = None
 
     def __post_init__(self) -> None:
-        self.detectors = [Cusum(), PageHinkley()] if self.only_up else [Cusum()]
+        self.detectors = [Cusum(falls=False), PageHinkley()] if self.only_up else [Cusum()]
 
     def add(self, value: float, place: int) -> bool:
         """Takes a prompt's value; whether the group it completes gives the alarm."""
@@ -142,8 +149,7 @@ class Series:
         n = self.known
         variance = self.squares / (n - 1) + (1 / (n + 2) if self.share else 0.0)
         sd = max(math.sqrt(variance), self.floor)
-        z = (math.fsum(group) / len(group) - self.mean) / (sd * math.sqrt(1 / len(group) + 1 / n))
-        return max(0.0, z) if self.only_up else z
+        return (math.fsum(group) / len(group) - self.mean) / (sd * math.sqrt(1 / len(group) + 1 / n))
 
     def began(self) -> int:
         """The place the change began at: of all cuts near the detector's own, the one that parts best."""

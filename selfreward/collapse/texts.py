@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from selfreward import stats
 from selfreward.collapse.limits import LEAST, Reading
 from selfreward.diversity import across, within
-from selfreward.diversity.phrases import loops, words
+from selfreward.diversity.phrases import has_words, loops, words
 from selfreward.stats import Estimate, Interval
 
 MOST = 1000  # prompts, evenly taken, in the measures over prompts: more change nothing but the time
@@ -32,7 +32,7 @@ class Answers:
     @property
     def readable(self) -> list[str]:
         """Texts with at least one letter or digit."""
-        return [t for t in self.texts if t is not None and words(t)]
+        return [t for t in self.texts if t is not None and has_words(t)]
 
 
 Parts = Callable[[Answers], float | None]
@@ -87,9 +87,9 @@ def matched(
 ) -> tuple[list[Answers], list[Answers], bool]:
     """The prompts both have, in order, when they are enough to pair by; else as many of each as there are."""
     theirs = {a.prompt: a for a in against if a.prompt is not None}
-    both = [a for a in answers if a.prompt in theirs]
+    both = [(a, theirs[a.prompt]) for a in answers if a.prompt is not None and a.prompt in theirs]
     if len(both) >= min(LEAST, len(answers), len(against)):
-        return both, [theirs[a.prompt] for a in both], True
+        return [a for a, _ in both], [b for _, b in both], True
     n = min(len(answers), len(against))
     return _evenly(answers, n), _evenly(against, n), False
 

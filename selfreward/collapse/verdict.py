@@ -9,8 +9,8 @@ from selfreward.collapse import judging, limits, texts
 from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import Finding, Limit, rank
 from selfreward.collapse.texts import Answers
-from selfreward.diversity.phrases import loops
 from selfreward.collapse.watch import Shift, Watch
+from selfreward.diversity.phrases import loops
 
 WHAT = {
     "no_text": "texts are missing or empty",
@@ -124,7 +124,9 @@ def verdict(
     level = limits.LEVELS[rank(findings)]
     if level == "ok":
         n = max((f.n for f in findings if f.n is not None), default=0)
-        return Verdict(level, f"no sign of collapse in {len(findings)} signals of {n} prompts", tuple(findings))
+        return Verdict(
+            level, f"no sign of collapse in {len(findings)} signals of {n} prompts", tuple(findings)
+        )
     at = [f for f in findings if f.level == level]
     first = "; ".join(WHAT.get(f.signal, f.signal) for f in at[:3])
     head = first[0].upper() + first[1:] + (f", {said}" if said else "")

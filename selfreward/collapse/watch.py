@@ -1,9 +1,8 @@
 """The watch over a judge inside a stage: fed prompt by prompt, it says when the judge changed and into what.
 
 Pure. Five numbers a prompt are watched in groups of 20 prompts: share of faults, whether all scores tie, mean
-score, steps (how far the scores lie from the mean of the prompt before), rank correlation of score and
-length. After an alarm everything since the change is held against the limits; without one the stage as a
-whole is looked at now and then.
+score, distance of the scores from each other, rank correlation of score and length. After an alarm everything
+since the change is held against the limits; without one the stage as a whole is looked at now and then.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from selfreward.collapse.judging import EQUAL, Score, length_correlation, readable, readings, since
 from selfreward.collapse.limits import LIMITS, Finding, Limit, judged, rank
@@ -33,7 +33,7 @@ class Shift:
 
 @dataclass
 class Watch:
-    """What the judge has said so far in a stage, and every change that was seen in it. `top` ends its scale."""
+    """What the judge has said so far in a stage, and every change seen in it. `top` ends its scale."""
 
     top: float
     limits: Mapping[str, Limit] = field(default_factory=lambda: LIMITS)
@@ -44,10 +44,11 @@ class Watch:
 
     def __post_init__(self) -> None:
         floor = 0.02 * abs(self.top)  # of the scale: a judge that hardly varied may vary a little
+        # faults: a standard deviation of 0.1 is that of 1 %, lest a stage's first two are an alarm
         self._series = {
-            "faults": Series(share=True, only_up=True),
+            "faults": Series(0.1, share=True, only_up=True),
             "ties": Series(share=True),
-            "steps": Series(floor),
+            "spread": Series(floor),
             "scores": Series(floor),
             "length": Series(0.1),
         }
@@ -71,13 +72,21 @@ class Watch:
             values["ties"] = float(max(scores) - min(scores) < EQUAL)
         if scores:
             values["scores"] = math.fsum(scores) / len(scores)
-            if self._last is not None:
-                values["steps"] = math.fsum(abs(v - self._last) for v in scores) / len(scores)
-            self._last = values["scores"]
+            values |= self._spread(scores)
         rank = length_correlation(group)
         if rank is not None:
             values["length"] = rank
         return values
+
+    def _spread(self, scores: Sequence[float]) -> dict[str, float]:
+        """Distance of scores from each other: within the prompt, or, of single ones, in pairs of prompts.
+
+        No score enters two values: they would not be independent, and the detector counts on that.
+        """
+        if len(scores) > 1:
+            return {"spread": math.fsum(abs(a - b) for a, b in pairwise(scores)) / (len(scores) - 1)}
+        last, self._last = self._last, scores[0] if self._last is None else None
+        return {} if last is None else {"spread": abs(scores[0] - last)}
 
     def findings(self, shift: Shift, end: int | None = None) -> list[Finding]:
         """The judge from a change to `end`, held against the limits and against what it was before."""
@@ -100,7 +109,7 @@ class Watch:
         return max(found, key=lambda f: (rank(f[1]), -f[0].began), default=None)
 
     def due(self) -> bool:
-        """Whether it is time to look: at every group in the 200 prompts after an alarm, else ever more seldom.
+        """Whether it is time to look: at every group in the 200 prompts after an alarm, else more seldom.
 
         Looks grow rarer by halves, so that all of them together cost no more than a few passes over the rows.
         """
@@ -108,4 +117,4 @@ class Watch:
         if n % GROUP:
             return False
         recent = n - self.shifts[-1].began if self.shifts else n
-        return recent <= 10 * GROUP or (recent // GROUP).bit_count() == 1
+        return recent <= 10 * GROUP or (recent // GROUP).bit_count() <= 2

@@ -18,6 +18,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def has_words(text: str) -> bool:
+    """Whether there is at least one letter or digit."""
+    return _WORD.search(text) is not None
+
+
 def grams(found: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     """Every run of `size` words, in order."""
     return zip(*(found[i:] for i in range(size)), strict=False)

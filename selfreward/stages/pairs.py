@@ -9,8 +9,14 @@ import itertools
 import json
 from typing import Any
 
+from selfreward import collapse
+from selfreward.collapse.gates import Iteration
+from selfreward.collapse.judging import Score
+from selfreward.collapse.limits import Finding, changed
+from selfreward.collapse.texts import Answers
 from selfreward.pairs import Contender, Mined, best_vs_worst
 from selfreward.records import Mining, Pair, Policy, Stage, pair_id
+from selfreward.scorers.judge import JudgeScorer
 from selfreward.stages.judge import open_scorer
 from selfreward.stages.work import Work, flat
 
@@ -76,4 +82,30 @@ def _pair(work: Work, policy: Policy, prompt: int, slot: int, mined: Mined) -> P
         chosen_score=mined.best.mean,
         rejected_score=mined.worst.mean,
         rule=work.recipe.pairs.rule,
+    )
+
+
+def data_findings(work: Work, policy: Policy) -> list[Finding]:
+    """What gate 1 makes of the iteration's texts, verdicts and pairs, beside those of M1."""
+    limits = changed(work.recipe.gate.limits.model_dump())
+    first = None if policy.name == "M1" else _iteration(work, work.policy("M1"))
+    return collapse.of_data(_iteration(work, policy), first, limits)
+
+
+def _iteration(work: Work, policy: Policy) -> Iteration:
+    """The stored data of an iteration as the detector takes it."""
+    run, scorer = work.run.id, open_scorer(work, policy)
+    asked = {p.id: p.text for p in work.store.prompts(run, policy.name)}
+    rows = [row for row, _ in work.store.contenders(run, policy.name, scorer.name)]
+    groups = [list(g) for _, g in itertools.groupby(rows, key=lambda r: r.prompt_id)]
+    verdicts = itertools.groupby(
+        work.store.verdicts(run, policy.name, scorer.name), key=lambda v: v.prompt_id
+    )
+    return Iteration(
+        [Answers(asked[g[0].prompt_id], tuple(c.text for c in g)) for g in groups],
+        [sum(c.finish == "length" for c in g) / len(g) for g in groups],
+        [[Score(asked[p], v.score, float(v.n_tokens)) for v in group] for p, group in verdicts],
+        work.store.mining_outcomes(run, policy.name),
+        work.store.pair_lengths(run, policy.name),
+        scorer.rubric.high if isinstance(scorer, JudgeScorer) else None,
     )
