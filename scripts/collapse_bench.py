@@ -101,15 +101,9 @@ def run(real: Sequence[Group], top: float, change: Breaking | None, at: int, see
         shift = watch.add(group)
         if shift and alarm is None:
             alarm = (row, sum(map(len, watch.groups[: shift.began])))
-        if watch.due() and _halts(watch):
+        if watch.due() and watch.halt() is not None:
             return (*(alarm or (row, row)), True, row)
     return (*alarm, False, ROWS) if alarm else None
-
-
-def _halts(watch: Watch) -> bool:
-    found = watch.worst()
-    since = [f.level == "halt" for f in found[1]] if found else []
-    return any(since) or any(f.level == "halt" for f in watch.whole())
 
 
 def _caught(runs: Sequence[Caught]) -> str:
@@ -229,7 +223,8 @@ def _each(change: Callable[[str, random.Random], str]) -> Spoiler:
 
 
 GERMAN = [
-    "der", "die", "und", "ist", "nicht", "ein", "zu", "mit", "auf", "für", "haben", "werden", "können", "diese",
+    "der", "die", "und", "ist", "nicht", "ein", "zu", "mit", "auf", "für", "haben", "werden",
+    "können", "diese",
 ]  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def k3(own: Sequence[float], reference: Sequence[float]) -> float:
 
 def per_token(sums: Sequence[float], lengths: Sequence[int]) -> Interval:
     """Nats a token: answers are the units, a token in a long answer counts as much as one in a short."""
-    return stats.ratio(sums, [float(n) for n in lengths])
+    return stats.interval_of(stats.linearised(sums, lengths))
 
 
 def per_answer(sums: Sequence[float]) -> Interval:

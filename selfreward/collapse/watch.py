@@ -108,6 +108,16 @@ class Watch:
         found = [(s, self.findings(s, e)) for s, e in spans if e > s.began]
         return max(found, key=lambda f: (rank(f[1]), -f[0].began), default=None)
 
+    def halt(self) -> tuple[int, Finding] | None:
+        """The prompt since which the judge is broken, counted from 0, and the finding that says so."""
+        found = self.worst()
+        spans = [(found[0].began, found[1])] if found else []
+        for began, findings in [*spans, (0, self.whole())]:
+            for finding in findings:
+                if finding.level == "halt":
+                    return began, finding
+        return None
+
     def due(self) -> bool:
         """Whether it is time to look: at every group in the 200 prompts after an alarm, else more seldom.
 

@@ -102,10 +102,8 @@ def compression(texts: Sequence[list[str]]) -> Estimate | None:
             chunk, size, used = [], 0, at + 1
     if len(raw) < 2:
         return None
-    a, b = np.asarray(raw), np.asarray(packed)
-    value = float(a.sum() / b.sum())
-    parts = value + (a - value * b) / b.mean()  # the delta method's parts of a ratio of sums
-    return Estimate(value, tuple(float(p) for p in parts), used)
+    found = stats.linearised(raw, packed)
+    return Estimate(found.value, found.parts, used)
 
 
 def self_repetition(texts: Sequence[list[str]], size: int = 4) -> Estimate | None:
