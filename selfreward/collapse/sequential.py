@@ -156,13 +156,13 @@ class Series:
         assert self.alarmed is not None
         group = (WARM_UP + self.alarmed.began) * GROUP
         low = max(0, group - GROUP)
-        before, after = self.values[:low] or self.values[:1], self.values[group:] or self.values[-GROUP:]
+        before, after = self.values[:low] or self.values[:1], self.values[-GROUP:]
         middle = (math.fsum(before) / len(before) + math.fsum(after) / len(after)) / 2
         sign = 1 if self.alarmed.rising else -1
         least, best, total = 0.0, low, 0.0
         for i in range(low, len(self.values) - 1):
             total += sign * (self.values[i] - middle)
-            if total < least:
+            if total <= least:  # of equally good cuts the last: it leaves nothing healthy after it
                 least, best = total, i + 1
         return self.places[best]
 

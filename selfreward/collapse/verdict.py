@@ -12,6 +12,7 @@ from selfreward.collapse.texts import Answers
 from selfreward.collapse.watch import Shift, Watch
 from selfreward.diversity.phrases import loops
 
+KINDS = ("absolute", "level", "baseline", "relative")
 WHAT = {
     "no_text": "texts are missing or empty",
     "same_text": "prompts get one and the same text",
@@ -114,6 +115,12 @@ def examples(answers: Sequence[Answers], findings: Sequence[Finding]) -> list[st
     return [a.readable[0] if a.readable else "" for a in answers[:: max(1, len(answers) // 2)]][:2]
 
 
+def _weight(finding: Finding) -> int:
+    """Absolute signs first, comparisons last: the order in which they convince."""
+    limit = limits.LIMITS.get(finding.signal)
+    return KINDS.index(limit.kind) if limit else len(KINDS)
+
+
 def verdict(
     findings: Sequence[Finding],
     since_row: int | None = None,
@@ -127,7 +134,7 @@ def verdict(
         return Verdict(
             level, f"no sign of collapse in {len(findings)} signals of {n} prompts", tuple(findings)
         )
-    at = [f for f in findings if f.level == level]
+    at = sorted((f for f in findings if f.level == level), key=_weight)
     first = "; ".join(WHAT.get(f.signal, f.signal) for f in at[:3])
     head = first[0].upper() + first[1:] + (f", {said}" if said else "")
     numbers = "; ".join(f.message for f in at[:3])
