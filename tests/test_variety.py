@@ -149,8 +149,9 @@ def test_answers_to_their_own_prompts_are_relevant_and_shuffled_ones_are_not() -
     assert set(relevance(PROMPTS, [[FILL]] * 40)) == {0.5}
 
 
-def test_short_answers_say_nothing_about_relevance() -> None:
+def test_short_answers_and_prompts_that_are_mere_numbers_say_nothing_about_relevance() -> None:
     assert set(relevance(PROMPTS, [["four"]] * 40)) == {None}
+    assert set(relevance([f"prompt {i}" for i in range(40)], [[FILL]] * 40)) == {None}
 
 
 def test_a_new_word_is_chosen_on_one_half_and_measured_on_the_other() -> None:

@@ -51,7 +51,7 @@ LIMITS: Mapping[str, Limit] = {
     "loop_share": Limit("level", "high", 0.15, 0.40, "loops"),
     "compression": Limit("level", "high", 4.0, 6.0, "across"),
     "self_repetition": Limit("level", "high", 0.60, 0.85, "across"),
-    "relevance": Limit("level", "low", 0.70, 0.60, "relevance"),
+    "relevance": Limit("baseline", "low", 0.70, 0.60, "relevance"),
     "identical": Limit("level", "high", 0.50, 0.70, "within"),
     "within_distance": Limit("level", "low", 0.20, 0.10, "within"),
     "cut_share": Limit("baseline", "high", 0.20, 0.30, "length"),

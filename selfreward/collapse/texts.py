@@ -36,6 +36,7 @@ class Answers:
 
 
 Parts = Callable[[Answers], float | None]
+Sides = tuple[Sequence[Answers], Sequence[Answers], Sequence[Answers]]  # all, those compared, what with
 Corpus = Callable[[Sequence[list[str]]], Estimate | None]
 
 
@@ -68,14 +69,12 @@ RATIOS = {"distinct_2": "distinct_2_ratio", "vendi": "vendi_ratio"}
 
 def readings(answers: Sequence[Answers], against: Sequence[Answers] = ()) -> list[Reading]:
     """Every signal of `answers`; with `against`, how each compares."""
-    paired = False
-    whole, base = list(answers), list(against)
-    if against:
-        whole, base, paired = matched(answers, against)
+    whole, base, paired = matched(answers, against) if against else ([], [], False)
     found = []
+    sides = (answers, whole, base)
     for name, part in BY_PROMPT.items():
-        found += _by_prompt(name, part, (answers, whole, base), paired)
-    found += _one_text(answers, against) + _relevance(answers) + _one_word(answers)
+        found += _by_prompt(name, part, sides, paired)
+    found += _one_text(answers, against) + _relevance(sides, paired) + _one_word(answers)
     found += _across(_spread_out(answers))
     if against:
         found = _compared_across(found, whole, base, paired) + _new_word(whole, base)
@@ -102,16 +101,25 @@ def _spread_out(answers: Sequence[Answers]) -> list[Answers]:
     return _evenly(answers, min(MOST, len(answers)))
 
 
-def _by_prompt(
-    name: str, part: Parts, sides: tuple[Sequence[Answers], list[Answers], list[Answers]], paired: bool
+def _by_prompt(name: str, part: Parts, sides: Sides, paired: bool) -> list[Reading]:
+    every, whole, base = ([part(a) for a in side] for side in sides)
+    return _compared(name, every, whole, base, paired)
+
+
+def _compared(
+    name: str,
+    every: Sequence[float | None],
+    whole: Sequence[float | None],
+    base: Sequence[float | None],
+    paired: bool,
 ) -> list[Reading]:
-    every, whole, base = sides
-    values = [v for v in map(part, every) if v is not None]
+    """A signal with one value a prompt: of all prompts, and beside the others on those that are compared."""
+    values = [v for v in every if v is not None]
     if not values:
         return []
     now = stats.estimate(values)
     around = stats.share_of(now) if name in SHARES else stats.interval_of(now)
-    new, old = _both([part(a) for a in whole], [part(a) for a in base], paired)
+    new, old = _both(whole, base, paired)
     if not new or not old:
         return [Reading(name, around)]
     left, right = stats.estimate(old), stats.estimate(new)
@@ -155,11 +163,15 @@ def _one_text(answers: Sequence[Answers], against: Sequence[Answers]) -> list[Re
     return [Reading("same_text", stats.share_of(now), before.value, change, repr(text[:60]))]
 
 
-def _relevance(answers: Sequence[Answers]) -> list[Reading]:
+def _relevance(sides: Sides, paired: bool) -> list[Reading]:
+    every, whole, base = (_relevances(side) for side in sides)
+    return _compared("relevance", every, whole, base, paired)
+
+
+def _relevances(answers: Sequence[Answers]) -> list[float | None]:
     known = [a for a in answers if a.prompt is not None]
-    values = within.relevance([a.prompt or "" for a in known], [a.readable for a in known])
-    shares = [v for v in values if v is not None]
-    return [Reading("relevance", stats.share_of(stats.estimate(shares)))] if shares else []
+    values = iter(within.relevance([a.prompt or "" for a in known], [a.readable for a in known]))
+    return [None if a.prompt is None else next(values) for a in answers]
 
 
 def _first_words(answers: Sequence[Answers]) -> list[list[str]]:

@@ -44,13 +44,14 @@ def relevance(prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[fl
     """For each prompt: whether its texts share more of its rare words than of another prompt's.
 
     1 more, 0 fewer, ½ as many, meaned over its texts; the other prompt is the one half the list away. Rare:
-    in at most a tenth of the prompts. None where a prompt has no rare word or its texts have under ten words.
+    in at most a tenth of the prompts. None where a prompt has under two rare words (it may be a mere number)
+    or its texts under ten words.
     Prompts and answers drawn apart from each other give ½.
     """
     kinds = [set(words(p)) for p in prompts]
     held = Counter(w for k in kinds for w in k)
     rare = [{w for w in k if held[w] <= max(1, len(prompts) // 10)} for k in kinds]
-    usable = [i for i, r in enumerate(rare) if r]
+    usable = [i for i, r in enumerate(rare) if len(r) > 1]
     found: list[float | None] = [None] * len(prompts)
     for at, i in enumerate(usable):
         other = rare[usable[(at + len(usable) // 2) % len(usable)]]
