@@ -130,14 +130,21 @@ def iterate(
 def status(
     run: RunName = None,
     as_json: AsJson = False,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Instead: each signal of collapse over the policies.")
+    ] = False,
 ) -> None:
     """Show policies, stages, gates and measures of a run."""
     from selfreward.runs import database_of
     from selfreward.show import run as show
+    from selfreward.show import signals as watched
     from selfreward.store import Views
 
     views = Views(database_of(run), write=False)
-    if as_json:
+    if signals:
+        found = watched.over_policies(views)
+        _print(found, as_json, lambda: watched.run(found))
+    elif as_json:
         typer.echo(json.dumps(show.status_data(views)))
     else:
         show.status(views)

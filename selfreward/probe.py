@@ -45,7 +45,7 @@ def probe(
         raise BadInput("nothing to look at: give a file of texts, or --judgments FILE alone")
     found = examine(texts, against, field, judgments)
     if as_json:
-        typer.echo(json.dumps(data(found), allow_nan=False))
+        typer.echo(json.dumps(data(found), allow_nan=False).replace("\x7f", "\\u007f"))
     else:
         show.verdict(found)
     if found.level == "halt":

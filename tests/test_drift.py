@@ -15,7 +15,7 @@ EXACT = float((P * np.log(P / Q)).sum())  # KL[P ‖ Q], nats a token
 
 
 def test_both_estimators_by_hand() -> None:
-    """log r = log(1/2) and log 2 on two tokens: k1 sums to 0; k3 is (½ − 1 + log 2) + (2 − 1 − log 2) = ½."""
+    """Log r = log(1/2) and log 2 on two tokens: k1 sums to 0; k3 is (½ − 1 + log 2) + (2 − 1 − log 2) = ½."""
     own, reference = [math.log(0.4), math.log(0.2)], [math.log(0.2), math.log(0.4)]
     assert drift.k1(own, reference) == pytest.approx(0.0)
     assert drift.k3(own, reference) == pytest.approx(0.5)

@@ -18,11 +18,14 @@ def iteration(seed: int = 0, n: int = 80) -> Iteration:
     """A healthy iteration: four varied answers a prompt, scores that differ, pairs of either length."""
     draw = random.Random(seed)
     answers = [
-        Answers(prompt(i + 1000 * seed), tuple(answer(i + 1000 * seed, draw) for _ in range(4))) for i in range(n)
+        Answers(prompt(i + 1000 * seed), tuple(answer(i + 1000 * seed, draw) for _ in range(4)))
+        for i in range(n)
     ]
     scores = [[Score(a.prompt, draw.gauss(3, 0.5), float(len(t or ""))) for t in a.texts] for a in answers]
     pairs = [(draw.randrange(20, 60), draw.randrange(20, 60)) for _ in range(n - 5)]
-    return Iteration(answers, [0.2 * draw.random() for _ in range(n)], scores, {"pair": n - 5, "tie": 5}, pairs, 5.0)
+    return Iteration(
+        answers, [0.2 * draw.random() for _ in range(n)], scores, {"pair": n - 5, "tie": 5}, pairs, 5.0
+    )
 
 
 def found(now: Iteration, start: Iteration | None = None) -> dict[str, Finding]:
@@ -74,7 +77,7 @@ def test_a_reward_for_length_shows_in_the_pairs_of_the_first_iteration() -> None
 
 
 def test_a_rule_has_levels_of_its_own() -> None:
-    """A rule that gives 1 to nearly everything is no judge stuck at the top; what it cannot score is a fault."""
+    """A rule that gives 1 to nearly everything is no stuck judge; what it cannot score is a fault."""
     data = iteration(1)
     ones = replace(data, top=None, scores=[[replace(s, value=1.0) for s in g] for g in data.scores])
     assert halts(ones) == set() and "top_score" not in found(ones)

@@ -82,7 +82,9 @@ def test_rows_of_a_prompt_stand_together_and_rows_without_one_alone() -> None:
     assert [len(g) for g in by_prompt(given)] == [2, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("scores", "top"), [([0.2, 1], 1), ([4], 5), ([7, 2], 10), ([99], 100), ([250], 250)])
+@pytest.mark.parametrize(
+    ("scores", "top"), [([0.2, 1], 1), ([4], 5), ([7, 2], 10), ([99], 100), ([250], 250)]
+)
 def test_the_scale_ends_at_the_least_usual_end(scores: list[float], top: float) -> None:
     assert top_of([Score(None, float(s)) for s in scores]) == top
 

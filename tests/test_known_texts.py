@@ -40,12 +40,10 @@ def prompts_of(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.name[-40:-15])
 def test_top_k_sampling_is_more_varied_than_greedy_and_beam_search_on_every_measure(path: Path) -> None:
-    """k50: top-k 50 at temperature 1. At equal texts and equal words. Compression and repetition fall with it."""
+    """k50: top-k 50 at temperature 1. At equal texts and equal words."""
     sets = sets_of(path)
     for poorer in ("greedy", "beam5"):
-        rich, poor = across.equal_words(
-            *(across.cut([o[0] for o in sets[name]]) for name in ("k50", poorer))
-        )
+        rich, poor = across.equal_words(*(across.cut([o[0] for o in sets[name]]) for name in ("k50", poorer)))
         for measure in (lambda t: across.distinct(t, 2), lambda t: across.distinct(t, 3), across.vendi):
             a, b = measure(rich), measure(poor)
             assert a and b and a.value > b.value
@@ -74,7 +72,7 @@ def test_healthy_generations_do_not_halt(path: Path) -> None:
 
 
 def test_distance_within_a_prompt_goes_with_the_number_of_classes_people_found() -> None:
-    """NoveltyBench: ten generations of a prompt and their partition into equivalents; Spearman of at least 0.6."""
+    """NoveltyBench: ten generations of a prompt and their partition into equivalents; Spearman ≥ 0.6."""
     rows = [json.loads(line) for line in (DATA / "noveltybench_gemini.jsonl").read_text().splitlines()]
     classes = [float(len(set(r["partition"]))) for r in rows]
     distances = [within.distance(r["generations"]) or 0.0 for r in rows]

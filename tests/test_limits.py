@@ -13,7 +13,9 @@ WHOLE, TOUCHING = Interval(0.8, 0.7, 0.9, 64), Interval(0.8, 0.55, 0.95, 64)
 
 
 def level(now: Interval, change: Interval | None = None, **kind: object) -> str:
-    limit = {"x": Limit(**({"kind": "level", "worse": "high", "warn": 0.3, "halt": 0.6, "family": "one"} | kind))}  # type: ignore[arg-type]
+    limit = {
+        "x": Limit(**({"kind": "level", "worse": "high", "warn": 0.3, "halt": 0.6, "family": "one"} | kind))
+    }  # type: ignore[arg-type]
     return judged(Reading("x", now, 0.1 if change else None, change), limit).level
 
 

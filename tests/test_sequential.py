@@ -13,7 +13,7 @@ from selfreward.collapse.watch import Watch
 
 
 def test_cusum_by_hand() -> None:
-    """k ½, h 4: 0, then 2 − ½ = 1.5, 3, 4.5 > 4: began at place 1, seen at place 3."""
+    """K ½, h 4: 0, then 2 − ½ = 1.5, 3, 4.5 > 4: began at place 1, seen at place 3."""
     assert first_alarm(Cusum(0.5, 4.0), [0.2, 2.0, 2.0, 2.0, 9.0]) == (1, 3)
 
 
@@ -38,7 +38,7 @@ def test_page_hinkley_by_hand() -> None:
 
 
 def test_page_hinkley_catches_what_creeps() -> None:
-    """z rises by a tenth a group: no group is odd, together they are."""
+    """Z rises by a tenth a group: no group is odd, together they are."""
     found = first_alarm(PageHinkley(), [0.1 * i for i in range(60)])
     assert found is not None and found[1] < 40
 
@@ -110,7 +110,9 @@ def test_a_kinder_judge_is_noticed_and_goes_on() -> None:
     """Half a standard deviation up is a change, and no collapse."""
     draw, watch = random.Random(1), Watch(5.0)
     for i in range(400):
-        watch.add([Score(None, (r.value or 3) / 2 + (0.5 if i >= 200 else 0), r.length) for r in healthy(draw)])
+        watch.add(
+            [Score(None, (r.value or 3) / 2 + (0.5 if i >= 200 else 0), r.length) for r in healthy(draw)]
+        )
     assert len(watch.shifts) == 1 and abs(watch.shifts[0].began - 200) <= 5
     assert watch.halt() is None
 

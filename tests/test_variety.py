@@ -50,7 +50,7 @@ def test_adjusted_distinct_divides_by_what_chance_would_give() -> None:
 
 
 def test_adjusted_distinct_does_not_fall_with_length_alone() -> None:
-    """Uniform draws from 500 words: distinct-1 falls sevenfold from 50 words to 1,000, the adjusted one stays."""
+    """Uniform draws from 500 words: distinct-1 falls from 50 words to 1,000, the adjusted one stays."""
     draw = random.Random(1)
     texts = [[str(draw.randrange(500)) for _ in range(100)] for _ in range(10)]
     short, long = [texts[0][:50]], texts
@@ -76,7 +76,7 @@ def test_compression_tells_one_text_for_all_from_many() -> None:
 
 
 def test_self_repetition_is_the_share_of_fours_that_another_text_holds() -> None:
-    """abcd and bcde; bcde and cdef: each has one of two fours in common. The third text has none."""
+    """Abcd and bcde; bcde and cdef: each has one of two fours in common. The third text has none."""
     found = self_repetition(cut(["a b c d e", "b c d e f", "p q r s t"]))
     assert found is not None and found.parts == (0.5, 0.5, 0.0)
     assert self_repetition(cut(["a b c d a b c d"])).value == 0.0  # type: ignore[union-attr]

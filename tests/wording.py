@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import random
 
-THINGS = (
-    "bread rivers clocks bridges owls engines gardens letters kites harbours lanterns maps violins glaciers"
-    " teapots orchards ladders compasses candles windmills pigeons saddles mosaics anchors beehives quilts"
-    " tunnels ferries sundials marbles"
-).split()
-ASPECTS = "history repair colour price sound weight origin safety storage teaching".split()
-OPENINGS = (
-    "Most people begin with {t} because the {a} decides a great deal|You could look at {t} and notice how {a}"
-    " changes over years|In short, {a} matters little until {t} grow old|Nobody agrees about {t}, yet their {a}"
-    " is easily tested|First clean the {t}; then ask who cared for {a}|A neighbour of mine keeps {t} and swears"
-    " by {a}|Old books praise {t} for reasons beyond {a}|Try borrowing {t} before you judge any {a}"
-).split("|")
-WHO = "rain paper towns brothers salt clerks lamp notes oil wind attempts winter patience corners knocks".split()
-DOES = "bends ruins carries tests borrows praises sells hides measures forgets repairs follows warms counts".split()
-WHAT = "soft wood|cold walls|cheap glue|small seeds|old rules|better offers|loose joints|dry wells".split("|")
-HOW = "slowly|at dusk|for years|beside the door|in August|without reason|twice a week|far from home".split("|")
+
+def lines_of(text: str) -> list[str]:
+    """What stands between commas and line ends."""
+    return [line.strip() for line in text.replace(",", "\n").splitlines() if line.strip()]
+
+
+THINGS = lines_of("""bread, rivers, clocks, bridges, owls, engines, gardens, letters, kites, harbours, lanterns,
+    maps, violins, glaciers, teapots, orchards, ladders, compasses, candles, windmills, pigeons, saddles,
+    mosaics, anchors, beehives, quilts, tunnels, ferries, sundials, marbles""")
+ASPECTS = lines_of("history, repair, colour, price, sound, weight, origin, safety, storage, teaching")
+OPENINGS = lines_of("""Most people begin with {t} because the {a} decides a great deal
+    You could look at {t} and notice how {a} changes over years
+    In short {a} matters little until {t} grow old
+    Nobody agrees about {t} yet their {a} is easily tested
+    First clean the {t}; then ask who cared for {a}
+    A neighbour of mine keeps {t} and swears by {a}
+    Old books praise {t} for reasons beyond {a}
+    Try borrowing {t} before you judge any {a}""")
+WHO = lines_of("rain, paper, towns, brothers, salt, clerks, lamp, notes, oil, wind, winter, patience, knocks")
+DOES = lines_of("bends, ruins, carries, tests, borrows, praises, sells, hides, measures, repairs, warms")
+WHAT = lines_of("soft wood, cold walls, cheap glue, small seeds, old rules, loose joints, dry wells")
+HOW = lines_of("slowly, at dusk, for years, beside the door, without reason, twice a week, far off")
 
 
 def prompt(i: int) -> str:

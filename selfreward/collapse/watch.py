@@ -127,4 +127,4 @@ class Watch:
         if n % GROUP:
             return False
         recent = n - self.shifts[-1].began if self.shifts else n
-        return recent <= 10 * GROUP or (recent // GROUP).bit_count() <= 2
+        return recent <= 10 * GROUP or (recent // GROUP).bit_count() <= (2 if self.shifts else 1)
