@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--single", action="store_true", help="judge: each verdict as a prompt of its own")
     parser.add_argument("--size", type=int, default=128, help="prompts of a text file")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for file in arguments.files:
         if arguments.what == "judge":
             judge(file, arguments.healthy, arguments.broken, arguments.single)

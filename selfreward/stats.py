@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -174,11 +175,15 @@ def _t95(df: int) -> float:
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Linear correlation; None where one side does not vary."""
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    """Linear correlation; None where one side does not vary. In plain Python: most calls have four values."""
+    n = len(x)
+    if n < 2 or min(x) == max(x) or min(y) == max(y):
         return None
-    return float(np.corrcoef(a, b)[0, 1])
+    mx, my = math.fsum(x) / n, math.fsum(y) / n
+    dx, dy = [v - mx for v in x], [v - my for v in y]
+    product = math.fsum(p * q for p, q in zip(dx, dy, strict=True))
+    scale = math.sqrt(math.fsum(p * p for p in dx)) * math.sqrt(math.fsum(q * q for q in dy))
+    return max(-1.0, min(1.0, product / scale)) if scale else None
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -199,9 +204,15 @@ def kendall(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = np.sort(np.asarray(values, float))
-    left, right = (np.searchsorted(ordered, values, side=s) for s in ("left", "right"))
-    return [float(r) for r in (left + right + 1) / 2]
+    order = sorted(range(len(values)), key=values.__getitem__)
+    found = [0.0] * len(values)
+    at = 0
+    for _, equal in groupby(order, key=values.__getitem__):
+        places = list(equal)
+        for place in places:
+            found[place] = at + (len(places) + 1) / 2
+        at += len(places)
+    return found
 
 
 def _draws(n: int) -> np.ndarray:

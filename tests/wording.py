@@ -10,8 +10,8 @@ def lines_of(text: str) -> list[str]:
     return [line.strip() for line in text.replace(",", "\n").splitlines() if line.strip()]
 
 
-THINGS = lines_of("""bread, rivers, clocks, bridges, owls, engines, gardens, letters, kites, harbours, lanterns,
-    maps, violins, glaciers, teapots, orchards, ladders, compasses, candles, windmills, pigeons, saddles,
+THINGS = lines_of("""bread, rivers, clocks, bridges, owls, engines, gardens, letters, kites, harbours,
+    lanterns, maps, violins, glaciers, teapots, orchards, ladders, compasses, candles, windmills, pigeons, saddles,
     mosaics, anchors, beehives, quilts, tunnels, ferries, sundials, marbles""")
 ASPECTS = lines_of("history, repair, colour, price, sound, weight, origin, safety, storage, teaching")
 OPENINGS = lines_of("""Most people begin with {t} because the {a} decides a great deal
