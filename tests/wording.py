@@ -11,8 +11,8 @@ def lines_of(text: str) -> list[str]:
 
 
 THINGS = lines_of("""bread, rivers, clocks, bridges, owls, engines, gardens, letters, kites, harbours,
-    lanterns, maps, violins, glaciers, teapots, orchards, ladders, compasses, candles, windmills, pigeons, saddles,
-    mosaics, anchors, beehives, quilts, tunnels, ferries, sundials, marbles""")
+    lanterns, maps, violins, glaciers, teapots, orchards, ladders, compasses, candles, windmills,
+    pigeons, saddles, mosaics, anchors, beehives, quilts, tunnels, ferries, sundials, marbles""")
 ASPECTS = lines_of("history, repair, colour, price, sound, weight, origin, safety, storage, teaching")
 OPENINGS = lines_of("""Most people begin with {t} because the {a} decides a great deal
     You could look at {t} and notice how {a} changes over years
