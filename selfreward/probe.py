@@ -119,8 +119,8 @@ def read_answers(path: Path, field: str | None = None) -> list[Answers]:
 
 
 def _texts(value: Any, where: str, name: str) -> list[str | None]:
-    texts = value if isinstance(value, list) else [value]
-    if not texts or not all(t is None or isinstance(t, str) for t in texts):
+    texts = (value or [None]) if isinstance(value, list) else [value]  # no text for a prompt: one is missing
+    if not all(t is None or isinstance(t, str) for t in texts):
         raise BadInput(f"{where}: {name!r} must be a text or a list of texts")
     return [t.encode("utf-8", "replace").decode() if t is not None else None for t in texts]
 

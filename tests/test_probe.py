@@ -151,6 +151,11 @@ def test_another_key_may_hold_the_text(tmp_path: Path) -> None:
     assert [a.texts for a in read_answers(path, "chosen")] == [("yes",), ("one", None)]
 
 
+def test_a_prompt_without_any_text_lacks_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "a", "texts": []}])
+    assert read_answers(path)[0].texts == (None,)
+
+
 def scores(path: Path, broken_from: int | None, rows: int = 1200, value: Any = 5) -> Path:
     draw = random.Random(7)
     lines = []
@@ -219,7 +224,7 @@ def test_the_table_says_the_same_and_a_healthy_file_exits_0(tmp_path: Path, heal
     [
         ("", "holds no line"), ("{", "line 1 is no JSON"), ("[1]", "no JSON object"),
         ('{"text": "a"}\n{"txt": "b"}', "line 2 has no 'text'"), ('{"text": 3}', "must be a text"),
-        ('{"texts": []}', "must be a text or a list"),
+        ('{"texts": ["a", 3]}', "must be a text or a list"),
         ('{"prompt": 1, "text": "a"}', "'prompt' must be a text"),
     ],
 )  # fmt: skip

@@ -191,7 +191,11 @@ def _one_word(answers: Sequence[Answers]) -> list[Reading]:
 def _across(answers: Sequence[Answers]) -> list[Reading]:
     texts = _first_words(answers)
     found = ((name, measure(texts)) for name, measure in OF_ALL.items())
-    return [Reading(name, stats.interval_of(f)) for name, f in found if f is not None]
+    return [Reading(name, _not_negative(stats.interval_of(f))) for name, f in found if f is not None]
+
+
+def _not_negative(found: Interval) -> Interval:
+    return Interval(found.value, max(0.0, found.low), found.high, found.n)
 
 
 def _compared_across(
