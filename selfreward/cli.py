@@ -22,6 +22,7 @@ from selfreward import grading_cli, no_model
 from selfreward.errors import BadInput, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
+from selfreward.probe import probe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ pairs_app.command("audit")(no_model.pairs_audit)
 prompts_app.command("dedupe")(no_model.prompts_dedupe)
 app.command()(plan)
 app.command()(export)
+app.command()(probe)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (
@@ -142,14 +144,21 @@ def iterate(
 def status(
     run: RunName = None,
     as_json: AsJson = False,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Instead: each signal of collapse over the policies.")
+    ] = False,
 ) -> None:
     """Show policies, stages, gates and measures of a run."""
     from selfreward.runs import database_of
     from selfreward.show import run as show
+    from selfreward.show import signals as watched
     from selfreward.store import Views
 
     views = Views(database_of(run), write=False)
-    if as_json:
+    if signals:
+        found = watched.over_policies(views)
+        _print(found, as_json, lambda: watched.run(found))
+    elif as_json:
         typer.echo(json.dumps(show.status_data(views)))
     else:
         show.status(views)

@@ -18,7 +18,7 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
-from selfreward.stages import frozen
+from selfreward.stages import data_gate, frozen
 from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
@@ -299,6 +299,8 @@ def _after(work: Work, stage: Stage) -> None:
     """The gates, and the promotion at the end."""
     if stage.name == "pairs":
         findings = collapse.after_pairs(stage.policy, work.store.mining_outcomes(work.run.id, stage.policy))
+        if findings[0].level == "ok" and _is_replaceable(work, stage):  # else it has been passed
+            findings += data_gate.data_findings(work, work.policy(stage.policy))
         _gate(work, stage, findings, None)
     elif stage.name == "probe":
         policy = work.policy(stage.policy)
@@ -316,7 +318,7 @@ def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy 
             work.progress.say(f"{finding.level}: {finding.message}")
     if not halts:
         return
-    if work.recipe.gate.on_collapse == "warn" and stage.name != "pairs":
+    if work.recipe.gate.on_collapse == "warn" and not any(f.signal == "pairs" for f in halts):
         return
     if policy is not None:
         _reject(work, policy, halts[0].message)
@@ -327,7 +329,7 @@ def _alarm(work: Work, stage: Stage, f: Finding) -> Alarm:
     return Alarm(
         run_id=work.run.id, policy=stage.policy, stage=stage.name, signal=f.signal, level=f.level,
         value=f.value if f.value is not None and math.isfinite(f.value) else None,
-        threshold=f.threshold, message=f.message,
+        low=f.low, high=f.high, threshold=f.threshold, message=f.message,
     )  # fmt: skip
 
 

@@ -241,10 +241,51 @@ class Evaluate(Section):
     max_new_tokens: Count = 256
 
 
+class Limit(Section):
+    """Another level for one signal, and the prompts it takes to halt; null keeps the default.
+
+    Defaults and reasons: collapse/limits.py and docs/collapse.md.
+    """
+
+    warn: float | None = None
+    halt: float | None = None
+    least: Count | None = None
+
+
+class Limits(Section):
+    """The signals whose levels a recipe may change, by name."""
+
+    no_text: Limit = Limit()
+    same_text: Limit = Limit()
+    loop_share: Limit = Limit()
+    compression: Limit = Limit()
+    self_repetition: Limit = Limit()
+    relevance: Limit = Limit()
+    identical: Limit = Limit()
+    within_distance: Limit = Limit()
+    cut_share: Limit = Limit()
+    length_ratio: Limit = Limit()
+    shrink_ratio: Limit = Limit()
+    distinct_2_ratio: Limit = Limit()
+    vendi_ratio: Limit = Limit()
+    distance_ratio: Limit = Limit()
+    one_word: Limit = Limit()
+    faults: Limit = Limit()
+    ties: Limit = Limit()
+    top_score: Limit = Limit()
+    same_score: Limit = Limit()
+    spread: Limit = Limit()
+    length_correlation: Limit = Limit()
+    chosen_longer: Limit = Limit()
+    score_shift: Limit = Limit()
+    spread_ratio: Limit = Limit()
+
+
 class Gate(Section):
-    """What a gate does when an absolute sign of collapse is there: stop, or say so and go on."""
+    """What a gate does when it finds collapse: stop, or say so and go on; and the levels it goes by."""
 
     on_collapse: Literal["halt", "warn"] = "halt"
+    limits: Limits = Limits()
 
 
 def _as_model(value: Any) -> Any:

@@ -32,7 +32,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("loop",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
-        "policy_export",
+        "policy_export", "probe",
     ),
 )
 # fmt: on
@@ -45,7 +45,8 @@ SIDEWAYS = {
     ("diversity", "stats"), ("audit", "near"), ("pairs", "near"), ("training", "engines"),
     ("no_model", "show"), ("no_model", "runs"), ("grading_cli", "runs"), ("grading_cli", "show"),
     ("budget", "shapes"), ("footprint", "shapes"), ("footprint", "budget"), ("plan", "runs"),
-    ("plan", "show"), ("policy_export", "runs"),
+    ("plan", "show"), ("policy_export", "runs"), ("collapse", "stats"), ("collapse", "diversity"),
+    ("probe", "show"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}

@@ -8,7 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.stats import Z95, Interval, jackknife, mean, paired_difference, ratio, share
+from selfreward.stats import (
+    Z95,
+    Estimate,
+    Interval,
+    difference,
+    estimate,
+    interval_of,
+    jackknife,
+    kendall,
+    linearised,
+    mean,
+    paired_difference,
+    pearson,
+    pseudo,
+    quotient,
+    ratio,
+    share,
+    share_of,
+    spearman,
+)  # fmt: skip
 
 universal = settings(deadline=None, derandomize=True, max_examples=50)
 numbers = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12)
@@ -105,3 +124,66 @@ def test_the_jackknife_of_a_mean_has_the_standard_error_of_a_mean() -> None:
 
 def test_one_text_alone_has_no_width() -> None:
     assert jackknife(0.4, [0.0]) == Interval(0.4, 0.4, 0.4, 1)
+
+
+def test_ranks_of_equal_values_are_shared_and_correlate_as_ranks() -> None:
+    """1 2 2 9 has ranks 1, 2½, 2½, 4; against 10 20 30 40: covariance 4.5, variances 4.5 and 5: √0.9."""
+    assert spearman([1, 2, 2, 9], [10, 20, 30, 40]) == pytest.approx(math.sqrt(0.9))
+    assert spearman([1, 2, 3], [900, 20, 1]) == pytest.approx(-1.0)
+    assert spearman([1, 1], [1, 2]) is None and pearson([1.0], [1.0]) is None
+
+
+def test_kendalls_tau_b_by_hand() -> None:
+    """1 2 2 against 1 3 2: pairs (1,2) and (1,3) agree, (2,3) is tied on the left: 2 / √(2 · 3)."""
+    assert kendall([1, 2, 2], [1, 3, 2]) == pytest.approx(2 / math.sqrt(6))
+    assert kendall([1, 2, 3], [3, 2, 1]) == -1.0 and kendall([1, 1], [1, 2]) is None
+
+
+def test_an_interval_of_parts_is_students() -> None:
+    """1, 2, 3: sd 1, t of 2 degrees 4.303: 2 ± 4.303 / √3. 41 parts: t of 40 degrees is 2.021."""
+    found = interval_of(estimate([1.0, 2.0, 3.0]))
+    assert found.high - 2 == pytest.approx(4.303 / math.sqrt(3)) and found.n == 3
+    wide = interval_of(estimate([0.0, 1.0] * 20 + [0.5]))
+    sd = math.sqrt(40 * 0.25 / 40)
+    assert wide.high - 0.5 == pytest.approx(2.021 * sd / math.sqrt(41), rel=1e-3)
+
+
+def test_pseudo_values_of_a_mean_are_the_values() -> None:
+    """Of 1, 2, 6: 3·3 − 2·4 = 1, 3·3 − 2·3.5 = 2, 3·3 − 2·1.5 = 6."""
+    assert pseudo(3.0, [4.0, 3.5, 1.5], 3) == Estimate(3.0, (1.0, 2.0, 6.0), 3)
+
+
+def test_a_paired_difference_of_parts_is_surer_than_an_unpaired_one() -> None:
+    left, right = estimate([0.0, 100.0, 50.0]), estimate([1.0, 102.0, 53.0])
+    paired, apart = difference(left, right, True), difference(left, right, False)
+    assert paired.value == apart.value == pytest.approx(2.0)
+    assert paired.high - paired.low < 6 < 100 < apart.high - apart.low
+    with pytest.raises(ValueError, match="cannot be paired"):
+        difference(left, estimate([1.0]), True)
+
+
+def test_a_quotient_of_proportional_parts_is_sure() -> None:
+    """Each right part is 1.5 of the left one: 1.5 with no width, though both sides spread."""
+    found = quotient(estimate([2.0, 4.0, 8.0]), estimate([3.0, 6.0, 12.0]), True)
+    assert (found.value, found.low, found.high) == pytest.approx((1.5, 1.5, 1.5))
+    apart = quotient(estimate([2.0, 4.0, 8.0]), estimate([3.0, 6.0, 12.0]), False)
+    assert apart.low < 1.5 < apart.high
+    with pytest.raises(ValueError, match="nothing"):
+        quotient(estimate([0.0]), estimate([1.0]), False)
+
+
+def test_a_share_of_parts_has_prompts_as_units() -> None:
+    """Four prompts of a half each: Wilson for 2 of 4, not for 8 texts."""
+    assert share_of(estimate([0.5] * 4)) == share(2, 4)
+
+
+def test_linearised_parts_have_the_ratio_as_mean() -> None:
+    """10 / 20: parts ½ + (1 − 5) / 10 and ½ + (9 − 5) / 10."""
+    found = linearised([1, 9], [10, 10])
+    assert found.value == 0.5 and found.parts == pytest.approx((0.1, 0.9))
+
+
+def test_many_units_need_no_resampling_and_little_memory() -> None:
+    """5,000 values of 0 and 1: 0.5 ± 1.96 · 0.5 / √5000 = 0.5 ± 0.01386."""
+    found = mean([0.0, 1.0] * 2500)
+    assert found.high - 0.5 == pytest.approx(0.01386, abs=2e-5) == 0.5 - found.low

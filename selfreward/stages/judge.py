@@ -8,10 +8,13 @@ import time
 from typing import Any
 
 from selfreward import rubric as rubrics
-from selfreward.errors import RecipeError
+from selfreward.collapse.judging import Score
+from selfreward.collapse.limits import Finding, changed
+from selfreward.collapse.watch import Watch
+from selfreward.errors import GateHalted, RecipeError
 from selfreward.protocols import Answer, Question, Scorer, Verdict
 from selfreward.recipe import JudgeReward, LengthReward
-from selfreward.records import Judgement, Policy, RubricRow, ScorerRow, Stage
+from selfreward.records import Alarm, Judgement, Policy, RubricRow, ScorerRow, Stage
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer
@@ -40,13 +43,51 @@ def run(work: Work, stage: Stage) -> str:
     stage.n_total = stage.n_total or work.recipe.candidates.n * len(
         work.store.prompts(work.run.id, policy.name)
     )
+    watch = _watch(work, stage, scorer)
     for block in blocks(todo, work.recipe.engine.block):
         start = time.monotonic()
         candidates = work.store.candidates_of(work.run.id, block)
         rows = _judge(work, scorer, candidates)
         work.store.commit_block(stage, rows, len(candidates), 0, time.monotonic() - start)
         work.advance(stage)
+        if watch is not None:
+            prompts = {c.id: (c.prompt_id, c.n_tokens) for c in candidates}
+            _look(work, stage, watch, [(*prompts[r.candidate_id], r.score) for r in rows])
     return f"{stage.n_done} candidates judged by {scorer.name}"
+
+
+def _watch(work: Work, stage: Stage, scorer: Scorer) -> Watch | None:
+    """The watch over a judge, with what it said before an interruption; a rule is not watched."""
+    if not isinstance(scorer, JudgeScorer):
+        return None
+    watch = Watch(scorer.rubric.high, changed(work.recipe.gate.limits.model_dump()))
+    said = work.store.verdicts(work.run.id, stage.policy, scorer.name)
+    _look(work, stage, watch, [(v.prompt_id, v.n_tokens, v.score) for v in said])
+    return watch
+
+
+def _look(work: Work, stage: Stage, watch: Watch, said: list[tuple[int, int, float | None]]) -> None:
+    """Shows the watch the verdicts of whole prompts; raises `GateHalted` where they show a broken judge."""
+    for prompt, verdicts in itertools.groupby(said, key=lambda v: v[0]):
+        watch.add([Score(str(prompt), score, float(tokens or 0)) for _, tokens, score in verdicts])
+        if watch.due() and (halt := watch.halt()) is not None:
+            _stop(work, stage, *halt)
+
+
+def _stop(work: Work, stage: Stage, prompt: int, finding: Finding) -> None:
+    """Writes the alarm down; the stage fails with it unless the recipe says to go on."""
+    message = (
+        f"the judge of {stage.policy} is broken since prompt {prompt + 1} of this stage: {finding.message}. "
+        f"Look at its replies with `selfreward pairs list --of {stage.policy} --outcome too_few_scores`, "
+        "or set gate.on_collapse to warn"
+    )
+    alarm = Alarm(
+        run_id=work.run.id, policy=stage.policy, stage=stage.name, signal=finding.signal, level="halt",
+        value=finding.value, low=finding.low, high=finding.high, threshold=finding.threshold, message=message,
+    )  # fmt: skip
+    work.store.put_findings(alarm)
+    if work.recipe.gate.on_collapse == "halt":
+        raise GateHalted(message)
 
 
 def rubric_of(work: Work) -> Rubric:

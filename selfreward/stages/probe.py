@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import collapse, diversity, stats
-from selfreward.collapse import Finding
+from selfreward.collapse import Finding, drift
 from selfreward.files import sha256_of
 from selfreward.protocols import Request, Sampling, Scored
 from selfreward.records import AnswerRow, Metric, Policy, Stage, derive_seed, pack_ids, unpack_ids
@@ -135,7 +135,7 @@ def _text_metrics(work: Work, policy: Policy) -> list[Metric]:
 
 
 def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
-    """k3 = (r − 1) − log r with r = π_ref/π, per sampled token.
+    """KL to the parent and to M0 on the policy's own samples: k3 and k1 a token, k3 an answer.
 
     Both policies score the same ids in the same way.
     """
@@ -152,14 +152,17 @@ def _drift_metrics(work: Work, policy: Policy) -> list[Metric]:
         return work.engine.token_logprobs([Scored(p, c, adapter) for p, c in given])
 
     own = scored(work.adapter(policy))
-    metrics = []
+    metrics: list[Metric] = []
     for name, other in (("kl_previous", policy.parent), ("kl_m0", "M0")):
         theirs = scored(work.adapter(work.policy(other)))
-        k3 = [
-            math.fsum(math.exp(min(b - a, 80.0)) - 1 - (b - a) for a, b in zip(x, y, strict=True))
-            for x, y in zip(own, theirs, strict=True)
-        ]
-        metrics.append(metric(work, policy, SUITE, name, stats.ratio(k3, [float(len(x)) for x in own])))
+        k3, k1 = ([k(x, y) for x, y in zip(own, theirs, strict=True)] for k in (drift.k3, drift.k1))
+        lengths = [len(x) for x in own]
+        found = {
+            name: drift.per_token(k3, lengths),
+            f"{name}_k1": drift.per_token(k1, lengths),
+            f"{name}_answer": drift.per_answer(k3),
+        }
+        metrics += [metric(work, policy, SUITE, n, value) for n, value in found.items()]
     return metrics
 
 

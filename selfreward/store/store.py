@@ -155,6 +155,27 @@ class Store(Database):
             r=run_id, p=policy,
         )  # fmt: skip
 
+    def verdicts(self, run_id: int, policy: str, scorer: str) -> list[Any]:
+        """Every verdict of an iteration: prompt, score (NULL: a fault), tokens; by candidate and sample."""
+        return self.rows(
+            "SELECT c.prompt_id, j.score, coalesce(c.n_tokens, 0) AS n_tokens"
+            " FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
+            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
+            " ORDER BY c.id, j.sample",
+            r=run_id, p=policy, s=scorer,
+        )  # fmt: skip
+
+    def pair_lengths(self, run_id: int, policy: str) -> list[tuple[int, int]]:
+        """Tokens of the chosen and the rejected text of every pair of an iteration."""
+        rows = self.rows(
+            "SELECT coalesce(c.n_tokens, 0), coalesce(x.n_tokens, 0) FROM pair r"
+            " JOIN prompt p ON p.id = r.prompt_id"
+            " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.run_id = :r AND p.policy = :p ORDER BY r.id",
+            r=run_id, p=policy,
+        )  # fmt: skip
+        return [(int(r[0]), int(r[1])) for r in rows]
+
     def dropped(self, run_id: int) -> set[tuple[int, int]]:
         """(chosen, rejected) of every pair that a person dropped."""
         rows = self.rows(

@@ -1,7 +1,7 @@
 """The gates' findings: is the data worth training on, is the new policy sound.
 
-Pure: numbers in, findings out. This version knows the absolute signs alone: no pairs, nothing moved, not
-finite, one text for all. Each holds whatever the size of the run.
+Pure: numbers in, findings out. Absolute signs (no pairs, nothing moved, not finite, one text for all probe
+prompts) hold whatever the size of the run; the data of an iteration is held against the limits.
 """
 
 from __future__ import annotations
@@ -10,23 +10,39 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from selfreward import stats
+from selfreward.collapse import judging, limits, texts
+from selfreward.collapse.judging import Score
+from selfreward.collapse.limits import LIMITS, Finding, Limit, Reading
+from selfreward.collapse.texts import Answers
+
 MOVED = 5.0  # a policy must differ from its parent by more than this many times the dtype's measured noise
 FLOOR = 1e-5  # nats a token: what other kernels and batch shapes do in float32, whatever this run's noise was
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One signal's verdict: `ok`, `warn` or `halt`, with the sentence for the user."""
+COMPARABLE = ("pair", "tie", "below_margin", "identical_text")  # outcomes with two scored, finished answers
+MOST_PROMPTS = 2000  # whose texts gate 1 reads, evenly taken: shares are then known to ± 2 points
 
-    signal: str
-    level: str
-    value: float | None
-    threshold: float | None
-    message: str
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """What an iteration has made when its pairs are mined.
+
+    `scores` holds every verdict of a prompt, `cut` the share of a prompt's answers that ended at the token
+    limit, `pairs` the tokens of each pair's chosen and rejected text. `top` ends the judge's scale; None
+    where the scorer is a rule, whose levels mean what its author wanted.
+    """
+
+    answers: Sequence[Answers]
+    cut: Sequence[float]
+    scores: Sequence[Sequence[Score]]
+    outcomes: Mapping[str, int]
+    pairs: Sequence[tuple[int, int]]
+    top: float | None
 
 
 def after_pairs(policy: str, outcomes: Mapping[str, int]) -> list[Finding]:
-    """Gate 1. `outcomes` counts the mining rows of the iteration by outcome."""
+    """Gate 1, the absolute sign. `outcomes` counts the mining rows of the iteration by outcome."""
     total, n = sum(outcomes.values()), outcomes.get("pair", 0)
     if n == 0:
         reasons = ", ".join(
@@ -36,6 +52,69 @@ def after_pairs(policy: str, outcomes: Mapping[str, int]) -> list[Finding]:
         advice = _advice(outcomes)
         return [Finding("pairs", "halt", 0.0, 1.0, f"{why}. {advice}")]
     return [Finding("pairs", "ok", float(n), 1.0, f"{n} of {total} prompts made a pair")]
+
+
+def of_data(
+    now: Iteration, start: Iteration | None = None, levels: Mapping[str, Limit] = LIMITS
+) -> list[Finding]:
+    """Gate 1, what the iteration's texts, verdicts and pairs show.
+
+    `start` is the first iteration's data, other prompts answered by M1: compared unpaired.
+    """
+    answers = _evenly(now.answers)
+    before = _evenly(start.answers) if start else []
+    found = texts.readings(answers, before)
+    found += _cut(now, start) + _judge(now, start) + _ties(now, start) + _chosen_longer(now)
+    findings = [
+        limits.judged(r, levels) for r in found if r.signal != "new_word"
+    ]  # prompts differ, words too
+    return findings + limits.several(findings, levels)
+
+
+def _evenly(answers: Sequence[Answers]) -> list[Answers]:
+    n = min(MOST_PROMPTS, len(answers))
+    return [answers[i * len(answers) // n] for i in range(n)]
+
+
+def _cut(now: Iteration, start: Iteration | None) -> list[Reading]:
+    if not now.cut:
+        return []
+    before = stats.estimate(start.cut) if start and start.cut else None
+    return [judging.reading("cut_share", stats.estimate(now.cut), before)]
+
+
+def _judge(now: Iteration, start: Iteration | None) -> list[Reading]:
+    """All of the judge's health; of a rule only what could not be scored."""
+    if not now.scores:
+        return []
+    same = start is not None and start.top == now.top
+    found = judging.readings(now.scores, now.top or 1.0, start.scores if start and same else ())
+    found = [r for r in found if r.signal != "ties"]  # mining counts them, on the means of the samples
+    return found if now.top is not None else [r for r in found if r.signal == "faults"]
+
+
+def _ties(now: Iteration, start: Iteration | None) -> list[Reading]:
+    """Prompts whose answers all got the same score, of those that could have made a pair."""
+    sides = [_of_outcomes(side.outcomes) for side in (now, start) if side]
+    if not sides[0]:
+        return []
+    before = stats.estimate(sides[1]) if len(sides) > 1 and sides[1] else None
+    return [judging.reading("ties", stats.estimate(sides[0]), before)]
+
+
+def _of_outcomes(outcomes: Mapping[str, int]) -> list[float]:
+    n = sum(outcomes.get(o, 0) for o in COMPARABLE)
+    ties = outcomes.get("tie", 0)
+    return [1.0] * ties + [0.0] * (n - ties)
+
+
+def _chosen_longer(now: Iteration) -> list[Reading]:
+    """Pairs whose chosen text has more tokens, of those whose texts differ in length.
+
+    Its comparison is in the pair itself, so that the first iteration may be stopped by it too.
+    """
+    longer = [float(c > r) for c, r in now.pairs if c != r]
+    return [Reading("chosen_longer", stats.share_of(stats.estimate(longer)))] if longer else []
 
 
 def _advice(outcomes: Mapping[str, int]) -> str:

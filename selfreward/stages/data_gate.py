@@ -1,0 +1,41 @@
+"""What gate 1 reads: an iteration's texts, verdicts and pairs, as the detector takes them."""
+
+from __future__ import annotations
+
+import itertools
+
+from selfreward import collapse
+from selfreward.collapse.gates import Iteration
+from selfreward.collapse.judging import Score
+from selfreward.collapse.limits import Finding, changed
+from selfreward.collapse.texts import Answers
+from selfreward.records import Policy
+from selfreward.scorers.judge import JudgeScorer
+from selfreward.stages.judge import open_scorer
+from selfreward.stages.work import Work
+
+
+def data_findings(work: Work, policy: Policy) -> list[Finding]:
+    """What gate 1 makes of the iteration's texts, verdicts and pairs, beside those of M1."""
+    limits = changed(work.recipe.gate.limits.model_dump())
+    first = None if policy.name == "M1" else _iteration(work, work.policy("M1"))
+    return collapse.of_data(_iteration(work, policy), first, limits)
+
+
+def _iteration(work: Work, policy: Policy) -> Iteration:
+    """The stored data of an iteration as the detector takes it."""
+    run, scorer = work.run.id, open_scorer(work, policy)
+    asked = {p.id: p.text for p in work.store.prompts(run, policy.name)}
+    rows = [row for row, _ in work.store.contenders(run, policy.name, scorer.name)]
+    groups = [list(g) for _, g in itertools.groupby(rows, key=lambda r: r.prompt_id)]
+    verdicts = itertools.groupby(
+        work.store.verdicts(run, policy.name, scorer.name), key=lambda v: v.prompt_id
+    )
+    return Iteration(
+        [Answers(asked[g[0].prompt_id], tuple(c.text for c in g)) for g in groups],
+        [sum(c.finish == "length" for c in g) / len(g) for g in groups],
+        [[Score(asked[p], v.score, float(v.n_tokens)) for v in group] for p, group in verdicts],
+        work.store.mining_outcomes(run, policy.name),
+        work.store.pair_lengths(run, policy.name),
+        scorer.rubric.high if isinstance(scorer, JudgeScorer) else None,
+    )
