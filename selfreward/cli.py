@@ -141,6 +141,22 @@ def status(
         show.status(views)
 
 
+@app.command()
+def ui(
+    run: RunName = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    token: Annotated[
+        str | None, typer.Option("--token", help="Secret that readers need; a must beyond loopback.")
+    ] = None,
+) -> None:
+    """Show a run in the browser, and review its pairs there."""
+    from selfreward.runs import database_of
+    from selfreward.ui.serve import serve
+
+    serve(database_of(run), host, port, token)
+
+
 @pairs_app.command("list")
 def pairs_list(
     run: RunName = None,

@@ -22,18 +22,18 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),
-    ("rubric", "pairs", "stats", "diversity", "collapse", "invent"),
+    ("rubric", "pairs", "stats", "diversity", "collapse", "invent", "wording", "outlook", "agreement"),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
     ("cli", "report", "ui", "show", "export", "doctor", "runs"),
 )
 RECIPES = {"recipe", "recipe_file"}
-NOT_YET = {"report", "ui"}  # rungs that are kept for them
+NOT_YET = {"report"}  # a rung that is kept for it
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
-SIDEWAYS = {("diversity", "stats"), ("training", "engines")}
+SIDEWAYS = {("diversity", "stats"), ("agreement", "stats"), ("training", "engines")}
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
 OUTSIDE = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from selfreward.outlook import duration as duration
+from selfreward.wording import visible
 
 
 class _Pipe(Console):
@@ -23,13 +24,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 def safe(text: str | None) -> Text:
     """Text for the terminal: control characters but line ends become visible, nothing is markup."""
-    shown = []
-    for char in text or "":
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co"):
-            shown.append(char)
-        else:
-            shown.append(f"\\u{ord(char):04x}")
-    return Text("".join(shown))
+    return Text(visible(text or ""))
 
 
 def short(text: str | None, width: int = 60) -> Text:
@@ -50,9 +45,3 @@ def table_of(*columns: str) -> Table:
     for column in columns:
         found.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id"))
     return found
-
-
-def duration(seconds: float) -> str:
-    """Whole minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

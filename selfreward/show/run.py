@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from selfreward.outlook import STAGE_ORDER
 from selfreward.show.console import console, safe, table_of
-
-STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 
 
 def status_data(views: Any) -> dict[str, Any]:

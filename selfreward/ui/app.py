@@ -1,0 +1,120 @@
+"""The addresses of the pages, and the one thing that can be posted: a review."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations, and its own types are imported late.
+import hmac
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from selfreward.errors import SelfRewardError
+from selfreward.store import Reviews
+from selfreward.ui import asked
+from selfreward.ui.guard import MAX_BODY, Guard
+from selfreward.ui.markup import HERE
+from selfreward.ui.pages import Missing, Site
+
+
+def make_app(path: Path, names: tuple[str, ...] = (), token: str | None = None) -> Guard:
+    """The pages of the run whose store lies at `path`, behind the guard; `token` as in `Guard`."""
+    from fastapi import FastAPI
+    from fastapi.staticfiles import StaticFiles
+
+    site = Site(path, secrets.token_urlsafe(24))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # those pages load scripts from elsewhere
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    _add_pages(app, site)
+    _add_review(app, site)
+    _add_errors(app, site)
+    return Guard(app, names, token)
+
+
+def _add_pages(app: Any, site: Site) -> None:
+    from fastapi import Request
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    @app.get("/", response_class=HTMLResponse)
+    def run() -> str:
+        return site.run()
+
+    @app.get("/policy/{name}", response_class=HTMLResponse)
+    def policy(name: str) -> str:
+        return site.policy(name)
+
+    @app.get("/pairs", response_class=HTMLResponse)
+    def pairs(request: Request) -> str:
+        return site.pairs(request.query_params)
+
+    @app.get("/pairs/{pair_id}", response_class=HTMLResponse)
+    def pair(request: Request, pair_id: int) -> str:
+        return site.pair(pair_id, request.query_params)
+
+    @app.get("/pairs/{pair_id}/{way}")
+    def beside(request: Request, pair_id: int, way: str) -> RedirectResponse:
+        if way not in ("next", "previous"):
+            raise Missing("There is no such page.")
+        return RedirectResponse(site.beside(pair_id, request.query_params, way == "previous"), 303)
+
+    @app.get("/prompts", response_class=HTMLResponse)
+    def prompts(request: Request) -> str:
+        return site.prompts(request.query_params)
+
+    @app.get("/prompts/{prompt_id}", response_class=HTMLResponse)
+    def prompt(prompt_id: int) -> str:
+        return site.prompt(prompt_id)
+
+
+def _add_review(app: Any, site: Site) -> None:
+    from fastapi import Request
+    from fastapi.responses import RedirectResponse, Response
+    from starlette.concurrency import run_in_threadpool
+
+    def put(pair_id: int, review: str, note: str) -> None:
+        reviews = Reviews(site.path)
+        try:
+            reviews.put(pair_id, None if review == "clear" else review, note)
+        finally:
+            reviews.close()
+
+    @app.post("/pairs/{pair_id}/review")
+    async def review(request: Request, pair_id: int) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                return Response("The form is too long.", 413)
+        form = {k: v[-1] for k, v in parse_qs(body.decode("utf-8", "replace")).items()}
+        if not hmac.compare_digest(form.get("token", "").encode(), site.form_token.encode()):
+            return Response("This form is from an older `selfreward ui`: load the page again.", 403)
+        said = form.get("review", "")
+        if said not in ("keep", "drop", "clear"):
+            return Response("A review is keep, drop or clear.", 400)
+        note = form.get("note", "").replace("\r\n", "\n").strip()
+        await run_in_threadpool(put, pair_id, said, note)
+        wanted = asked.pair_filter(request.query_params)
+        go = form.get("go") == "next"
+        more = asked.query_of(wanted, go="next" if go else None, done=str(pair_id))
+        return RedirectResponse(f"/pairs/{pair_id}{'/next' if go else ''}{more}", 303)
+
+
+def _add_errors(app: Any, site: Site) -> None:
+    from fastapi import Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse
+    from starlette.exceptions import HTTPException
+
+    def page(status: int, text: str) -> HTMLResponse:
+        return HTMLResponse(site.render("error.html", status=status, text=text), status)
+
+    @app.exception_handler(Missing)
+    def missing(request: Request, error: Missing) -> HTMLResponse:
+        return page(404, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    @app.exception_handler(HTTPException)
+    def unknown(request: Request, error: Exception) -> HTMLResponse:
+        return page(getattr(error, "status_code", 404), "There is no such page.")
+
+    @app.exception_handler(SelfRewardError)
+    def refused(request: Request, error: SelfRewardError) -> HTMLResponse:
+        return page(400, f"{error}.")
