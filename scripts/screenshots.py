@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "screenshots"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -85,9 +86,9 @@ def _pages(chromium: str, address: str, out: Path) -> None:
             page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(address)
             policies = page.locator(".card h3 a").all_text_contents()
-            page.screenshot(path=out / f"run-{ending}.png", full_page=True)
+            page.screenshot(path=out / f"run-{ending}.png", clip=_top(page))
             page.goto(f"{address}/policy/{policies[-1]}")
-            page.screenshot(path=out / f"policy-{ending}.png", full_page=True)
+            page.screenshot(path=out / f"policy-{ending}.png", clip=_top(page))
             page.goto(f"{address}/pairs?sort=-margin")
             page.screenshot(path=out / f"pairs-{ending}.png")
             page.locator("a.row").nth(3).click()
@@ -95,11 +96,19 @@ def _pages(chromium: str, address: str, out: Path) -> None:
                 page.fill("textarea", "The rejected answer is cut short and repeats the question.")
                 page.get_by_role("button", name="Keep").click()
             page.locator("details").first.click()
-            page.screenshot(path=out / f"pair-{ending}.png", full_page=True)
+            page.screenshot(path=out / f"pair-{ending}.png", clip=_top(page))
             page.goto(f"{address}/prompts")
             page.screenshot(path=out / f"prompts-{ending}.png")
             page.close()
         browser.close()
+
+
+def _top(page: Any) -> Any:
+    """The upper part of a page: a picture that a reader takes in."""
+    size = page.viewport_size
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": min(height, 1500)})
+    return {"x": 0, "y": 0, "width": size["width"], "height": min(height, 1300 if size["width"] > 500 else 1500)}
 
 
 def _terminal(home: Path, chromium: str, out: Path) -> None:

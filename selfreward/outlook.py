@@ -11,6 +11,23 @@ from datetime import datetime
 from typing import Any
 
 STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+# What `stage.n_done` counts.
+UNITS = {
+    "sft": "steps", "prompts": "prompts", "candidates": "answers", "judge": "answers", "pairs": "prompts",
+    "train": "steps", "probe": "answers", "evaluate": "answers",
+}  # fmt: skip
+# Measures in a few words, where the name alone does not say it.
+MEANINGS = {
+    "cut_share": "probe answers that were cut off",
+    "distinct_2": "different among all pairs of neighbouring words",
+    "kl_m0": "distance from the base, nats a token",
+    "kl_previous": "distance from its parent, nats a token",
+    "length_mean": "tokens a probe answer",
+    "loop_share": "probe answers that repeat themselves",
+    "moved": "proof: difference from its parent, nats a token",
+    "noise": "proof: what batching alone changes, nats a token",
+    "proof_gap": "proof: engine against trainer, nats a token",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ def pieces(text: str) -> Iterator[Part]:
         yield text[start:], False
 
 
+def spelled(text: str) -> str:
+    """As `visible`, but joiners that shape a script or an emoji stay: for text that will be edited."""
+    return "".join(visible(piece) if unseen else piece for piece, unseen in pieces(text))
+
+
 def _is_shaping(text: str, i: int) -> bool:
     around = (text[i - 1 : i], text[i + 1 : i + 2])
     return text[i] in JOINERS and all(c and not c.isascii() and not is_unseen(c) for c in around)

@@ -3,6 +3,8 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations, and its own types are imported late.
 import hmac
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,6 +15,7 @@ from selfreward.ui import asked
 from selfreward.ui.guard import MAX_BODY, Guard
 from selfreward.ui.markup import HERE
 from selfreward.ui.pages import Missing, Site
+from selfreward.wording import spelled
 
 
 def make_app(path: Path, names: tuple[str, ...] = (), token: str | None = None) -> Guard:
@@ -21,7 +24,14 @@ def make_app(path: Path, names: tuple[str, ...] = (), token: str | None = None) 
     from fastapi.staticfiles import StaticFiles
 
     site = Site(path, secrets.token_urlsafe(24))
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # those pages load scripts from elsewhere
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        site.views.close()
+
+    # FastAPI's own pages of documentation load scripts from elsewhere.
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _add_pages(app, site)
     _add_review(app, site)
@@ -89,7 +99,7 @@ def _add_review(app: Any, site: Site) -> None:
         said = form.get("review", "")
         if said not in ("keep", "drop", "clear"):
             return Response("A review is keep, drop or clear.", 400)
-        note = form.get("note", "").replace("\r\n", "\n").strip()
+        note = spelled(form.get("note", "").replace("\r\n", "\n").strip())
         await run_in_threadpool(put, pair_id, said, note)
         wanted = asked.pair_filter(request.query_params)
         go = form.get("go") == "next"

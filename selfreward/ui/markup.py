@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward.outlook import duration
-from selfreward.wording import Part, pieces
+from selfreward.outlook import UNITS, duration
+from selfreward.wording import Part, pieces, spelled
 
 LONGEST = 20_000  # characters of a text on a page, unless all of it is asked for
 HERE = Path(__file__).resolve().parent
@@ -25,8 +25,8 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"seen": seen, "marked": marked, "line": line, "figure": figure, "duration": duration}
-    made.globals |= {"LONGEST": LONGEST, "chart": chart, "span": span}
+    made.filters |= {"seen": seen, "spelled": spelled, "marked": marked, "line": line, "figure": figure, "duration": duration}
+    made.globals |= {"LONGEST": LONGEST, "UNITS": UNITS, "chart": chart, "span": span}
     return made
 
 

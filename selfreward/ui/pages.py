@@ -9,7 +9,7 @@ from typing import Any
 
 from selfreward.agreement import agreement
 from selfreward.errors import BadInput
-from selfreward.outlook import STAGE_ORDER, outlook, pace, progress
+from selfreward.outlook import MEANINGS, STAGE_ORDER, outlook, pace, progress
 from selfreward.store import Glances, PairFilter, is_held
 from selfreward.store.finding import REVIEWS, SORTS, Key
 from selfreward.store.store import now
@@ -238,5 +238,6 @@ def _measures(found: Mapping[str, list[Any]], policies: list[str] | None = None)
     rows = []
     for name, of in sorted(by.items()):
         ends = [e for m in of.values() for e in (m.low, m.value, m.high) if e is not None]
-        rows.append({"name": name, "of": of, "low": min(ends, default=0.0), "high": max(ends, default=1.0)})
+        axis = {"low": min(ends, default=0.0), "high": max(ends, default=1.0)}
+        rows.append({"name": name, "meaning": MEANINGS.get(name, ""), "of": of} | axis)
     return rows
