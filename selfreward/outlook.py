@@ -5,12 +5,14 @@ Pure: rows of `policy`, `stage` and `alarm` in, sentences out; the clock is an a
 
 from __future__ import annotations
 
+import re
+from calendar import timegm
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 # What `stage.n_done` counts.
 UNITS = {
     "sft": "steps", "prompts": "prompts", "candidates": "answers", "judge": "answers", "pairs": "prompts",
@@ -74,10 +76,9 @@ def pace(stage: Any, at: str) -> Pace:
 
 
 def _since(start: str, end: str) -> float:
-    try:
-        return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())
-    except (TypeError, ValueError):  # a store may hold another's idea of a date
-        return 0.0
+    """Seconds between two times as the store writes them, 0 where one is something else."""
+    times = [[int(n) for n in re.findall(r"\d+", t)] for t in (start, end) if re.fullmatch(TIME, t)]
+    return max(0.0, float(timegm(tuple(times[1])) - timegm(tuple(times[0])))) if len(times) == 2 else 0.0
 
 
 def progress(stage: Any, at: str) -> str:

@@ -20,6 +20,7 @@ class _Pipe(Console):
 
 console = _Pipe(highlight=False, soft_wrap=False)
 BARS = "▁▂▃▄▅▆▇█"
+PIPED = 240  # columns of a list that no terminal shows
 
 
 def safe(text: str | None) -> Text:
@@ -28,15 +29,28 @@ def safe(text: str | None) -> Text:
 
 
 def short(text: str | None, width: int = 60) -> Text:
-    """The beginning of a text on one line."""
-    line = " ".join((text or "").split())
-    return safe(line if len(line) <= width else line[: width - 1] + "…")
+    """The beginning of a text on one line, at most `width` cells: a wide character takes two."""
+    line = safe(" ".join((text or "")[: 8 * width].split()))
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def sparkline(counts: list[int]) -> str:
     """Counts as a row of eight-level bars."""
     top = max(counts) or 1
     return "".join(BARS[min(len(BARS) - 1, round(c / top * (len(BARS) - 1)))] for c in counts)
+
+
+def rows_of(table: Table) -> None:
+    """Prints a list: on a terminal in its width, elsewhere a line a row, for grep and cut."""
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, PIPED)
+    try:
+        console.print(table)
+    finally:
+        if console.width != before:
+            console.width = before
 
 
 def table_of(*columns: str) -> Table:
