@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shutil
 import socket
 import sqlite3
@@ -29,7 +28,9 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 def main() -> None:
     """Makes all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("store", type=Path)
     parser.add_argument("--chromium", default=shutil.which("chromium") or "/usr/bin/chromium")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -49,9 +50,10 @@ def _copy(store: Path, home: Path) -> None:
     (home / "iterations" / name).mkdir(parents=True)
     (home / "iterations" / f"{name}.yaml").write_text("model: copied\n")
     source = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    with contextlib.closing(source), contextlib.closing(
-        sqlite3.connect(home / "iterations" / name / "selfreward.db")
-    ) as target:
+    with (
+        contextlib.closing(source),
+        contextlib.closing(sqlite3.connect(home / "iterations" / name / "selfreward.db")) as target,
+    ):
         source.backup(target)
 
 
@@ -108,7 +110,12 @@ def _top(page: Any) -> Any:
     size = page.viewport_size
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({"width": size["width"], "height": min(height, 1500)})
-    return {"x": 0, "y": 0, "width": size["width"], "height": min(height, 1300 if size["width"] > 500 else 1500)}
+    return {
+        "x": 0,
+        "y": 0,
+        "width": size["width"],
+        "height": min(height, 1300 if size["width"] > 500 else 1500),
+    }
 
 
 def _terminal(home: Path, chromium: str, out: Path) -> None:

@@ -1,8 +1,8 @@
 """How far people's reviews of pairs agree with each scorer.
 
-Pure. A person who keeps a pair says that chosen is the better answer; one who drops it says that it is not, or
-that the pair is worth nothing. A scorer agrees when it scored chosen above rejected and the pair was kept, or
-when it did not and the pair was dropped.
+Pure. A person who keeps a pair says that chosen is the better answer; one who drops it says that it is not,
+or that the pair is worth nothing. A scorer agrees when it scored chosen above rejected and the pair was kept,
+or when it did not and the pair was dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from selfreward.stats import Interval, share
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of one scorer in one iteration; `unscored` reviewed pairs have a side it gave no score, and don't count."""
+    """Of one scorer in one iteration; `unscored` pairs have a side it gave no score, and don't count."""
 
     policy: str
     scorer: str

@@ -130,7 +130,9 @@ def iterate(
 @app.command()
 def status(
     run: RunName = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")
+    ] = False,
     tree: Annotated[bool, typer.Option("--tree", help="Policies and stages as a tree, with counts.")] = False,
     as_json: AsJson = False,
 ) -> None:

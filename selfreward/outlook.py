@@ -99,7 +99,7 @@ def progress(stage: Any, at: str) -> str:
 def outlook(
     policies: Sequence[Any], stages: Sequence[Any], alarms: Sequence[Any], *, held: bool | None, at: str
 ) -> Outlook:
-    """The run in two sentences. `held` says whether a process holds the run's lock, None where nobody knows."""
+    """The run in two sentences. `held`: does a process hold the run's lock; None where nobody knows."""
     if not policies:
         return Outlook("ok", "Nothing has been made yet.", "")
     standing = max((p for p in policies if p.status == "promoted"), key=lambda p: p.idx, default=policies[0])

@@ -1,6 +1,7 @@
 """Model text made fit to be looked at: what cannot be seen becomes visible, what differs is found.
 
-Pure. It knows neither terminals nor pages: it says which parts of a text are what, the doors say how they look.
+Pure. It knows neither terminals nor pages: it says which parts of a text are what, and the doors how they
+look.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def is_unseen(char: str) -> bool:
 
 
 def visible(text: str) -> str:
-    """The text with every unseen character written as `\\uXXXX`."""
+    """The text with every unseen character written as a backslash, a `u` and its code."""
     return "".join(f"\\u{ord(c):04x}" if is_unseen(c) else c for c in text)
 
 

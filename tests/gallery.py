@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from selfreward import records as r
-from selfreward.store import Store
+from selfreward.store import Store, Views
 from tests.test_store import candidate, judgement, mined, policy, prompt, sides
 
 ATTACK = (
@@ -26,16 +26,29 @@ def build(path: Path) -> Path:
     store = Store(path, write=True)
     store.save(r.Run(id=1, name="gallery", recipe="{}", fingerprint="f", seed=0, created_at="now"))
     rejected = policy(2)
-    rejected.status, rejected.decision, rejected.sha256, rejected.adapter = "rejected", ATTACK, "a" * 64, "M2/adapter"
+    rejected.status, rejected.decision, rejected.sha256, rejected.adapter = (
+        "rejected",
+        ATTACK,
+        "a" * 64,
+        "M2/adapter",
+    )
     store.save(policy(0), policy(1), rejected)
     made = {"run_id": 1, "policy": "M1", "made_in": 1, "made_from": "{}", "fingerprint": "f"}
     store.save(
         r.Stage(**made, name="prompts", status="done", n_done=7, n_total=7, n_tokens=70, seconds=7.0),
-        r.Stage(**made, name="judge", status="running", n_done=6, n_total=12, n_tokens=60, seconds=3.0, attempt=1),
+        r.Stage(
+            **made, name="judge", status="running", n_done=6, n_total=12, n_tokens=60, seconds=3.0, attempt=1
+        ),
         r.Stage(**(made | {"policy": "M2"}), name="train", status="failed", error=ATTACK),
         r.RubricRow(sha256="b" * 64, name="plain", kind="points", low=1, high=5, text=ATTACK),
         r.ScorerRow(
-            run_id=1, policy="M1", name="judge", type="judge", judge="M1", rubric_sha256="b" * 64, settings="{}"
+            run_id=1,
+            policy="M1",
+            name="judge",
+            type="judge",
+            judge="M1",
+            rubric_sha256="b" * 64,
+            settings="{}",
         ),
     )
     prompts = [prompt(slot) for slot in range(7)]
@@ -80,6 +93,16 @@ def build(path: Path) -> Path:
             for s, v in steps
         ]
     )
-    store.add([store.event(1, "stage", policy=ATTACK, stage="judge", status="running"), store.event(1, ATTACK)])
+    store.add(
+        [store.event(1, "stage", policy=ATTACK, stage="judge", status="running"), store.event(1, ATTACK)]
+    )
     store.close()
     return path
+
+
+def reviews(path: Path) -> dict[int, tuple[str, str | None]]:
+    """Reviewed pairs with verdict and note."""
+    views = Views(path, write=False)
+    rows = views.rows("SELECT id, review, review_note FROM reviewed_pair WHERE review <> 'auto'")
+    views.close()
+    return {r.id: (r.review, r.review_note) for r in rows}

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from tests.gallery import DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, TIE, build
+from playwright import sync_api
+
+from tests.gallery import DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, TIE, build, reviews
 from tests.test_store import prompt
-from tests.test_ui import reviews
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -158,5 +159,7 @@ def test_axe_finds_no_serious_fault(page: Any, served: Served, scheme: str) -> N
     for address in PAGES:
         page.goto(served.address + address)
         found = Axe().run(page).response["violations"]
-        serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+        serious = [
+            (v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")
+        ]
         assert serious == [], address

@@ -19,7 +19,9 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"in"})
 
 
-def ask(guard: Guard, method: str = "GET", path: str = "/", query: str = "", **headers: str) -> tuple[int, Any]:
+def ask(
+    guard: Guard, method: str = "GET", path: str = "/", query: str = "", **headers: str
+) -> tuple[int, Any]:
     """Status and headers of the answer; `host` is loopback unless given, '' leaves it out."""
     sent: list[Any] = []
 
@@ -48,8 +50,9 @@ def post(guard: Guard, **headers: str) -> int:
     ("host", "status"),
     [
         ("127.0.0.1:8000", 200), ("localhost", 200), ("LocalHost:9999", 200), ("[::1]:8000", 200),
-        ("127.0.0.2:1", 200), ("evil.example", 421), ("evil.example:8000", 421), ("localhost.evil.example", 421),
-        ("10.0.0.5:8000", 421), ("box:8000", 421), ("", 421), ("127.0.0.1.evil.example", 421), ("[evil", 421),
+        ("127.0.0.2:1", 200), ("evil.example", 421), ("evil.example:8000", 421),
+        ("localhost.evil.example", 421), ("10.0.0.5:8000", 421), ("box:8000", 421), ("", 421),
+        ("127.0.0.1.evil.example", 421), ("[evil", 421),
     ],
 )  # fmt: skip
 def test_only_loopback_names_are_answered_without_a_token(host: str, status: int) -> None:
@@ -89,11 +92,20 @@ def test_no_other_method_reaches_a_page(method: str) -> None:
 
 
 def test_every_answer_has_the_headers_that_leave_a_page_nothing_to_run() -> None:
-    for guard, headers in ((Guard(inner), {}), (Guard(inner), {"host": "evil.example"}), (Guard(inner, (), TOKEN), {})):
+    for guard, headers in (
+        (Guard(inner), {}),
+        (Guard(inner), {"host": "evil.example"}),
+        (Guard(inner, (), TOKEN), {}),
+    ):
         found = ask(guard, **headers)[1]
         assert {k: found.get(k) for k in HEADERS} == HEADERS
     policy = HEADERS["content-security-policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy and "*" not in policy
+    assert (
+        "default-src 'none'" in policy
+        and "unsafe" not in policy
+        and "http" not in policy
+        and "*" not in policy
+    )
 
 
 def test_with_a_token_nothing_is_shown_without_it() -> None:
@@ -120,7 +132,10 @@ def test_the_token_of_an_address_becomes_a_cookie_and_leaves_the_address() -> No
 
 def test_with_a_token_numbers_and_given_names_are_ours_and_other_names_are_not() -> None:
     guard, cookie = Guard(inner, ("Box",), TOKEN), f"selfreward={TOKEN}"
-    found = [ask(guard, host=h, cookie=cookie)[0] for h in ("10.0.0.5:80", "[fe80::1]:80", "box:80", "evil.example")]
+    found = [
+        ask(guard, host=h, cookie=cookie)[0]
+        for h in ("10.0.0.5:80", "[fe80::1]:80", "box:80", "evil.example")
+    ]
     assert found == [200, 200, 200, 421]
 
 

@@ -65,7 +65,12 @@ def test_a_stage_that_runs_is_working_only_if_somebody_holds_the_lock(held: bool
 @pytest.mark.parametrize(
     ("policies", "stages", "alarms", "said"),
     [
-        ([policy(1), policy(2, "rejected", "it collapsed")], [], [alarm("warn")], "M2 was rejected: it collapsed."),
+        (
+            [policy(1), policy(2, "rejected", "it collapsed")],
+            [],
+            [alarm("warn")],
+            "M2 was rejected: it collapsed.",
+        ),
         ([policy(1)], [stage(status="failed", error="no disk")], [], "M1 judge failed: no disk"),
         ([policy(1)], [], [alarm("halt", "pairs", "M1 has no pairs")], "M1 has no pairs."),
     ],

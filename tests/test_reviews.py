@@ -31,7 +31,11 @@ def work(tmp_path: Path) -> Iterator[Any]:
     recipe = parse({"model": "base", "rewards": [{"type": "length", "low": 1, "best": 2, "high": 3}]}, "a")
     engine = SimpleNamespace(chat_ids=lambda chats: [[0] * 10 for _ in chats])
     yield SimpleNamespace(
-        store=store, run=store.run(), recipe=recipe, engine=engine, policy=lambda name: store.policies(1)[name]
+        store=store,
+        run=store.run(),
+        recipe=recipe,
+        engine=engine,
+        policy=lambda name: store.policies(1)[name],
     )
     store.close()
 
@@ -77,7 +81,9 @@ def test_a_training_that_has_begun_keeps_what_it_froze(work: Any) -> None:
     assert [p.id for p in work.store.frozen_pairs(1, "M2")] == IDS[:1]
 
 
-def row(review: str, chosen: float | None, rejected: float | None, policy: str = "M1", scorer: str = "judge") -> Any:
+def row(
+    review: str, chosen: float | None, rejected: float | None, policy: str = "M1", scorer: str = "judge"
+) -> Any:
     return SimpleNamespace(review=review, chosen=chosen, rejected=rejected, policy=policy, scorer=scorer)
 
 
@@ -90,7 +96,13 @@ def test_agreement_is_worked_out_by_hand() -> None:
         [row("keep", 4, 3), row("drop", 4, 3), row("drop", 2, 3), row("keep", 3, 3), row("keep", None, 3)]
     )
     assert found.agrees is not None
-    assert (found.agrees.value, found.agrees.n, found.kept, found.dropped, found.unscored) == (0.5, 4, 3, 2, 1)
+    assert (found.agrees.value, found.agrees.n, found.kept, found.dropped, found.unscored) == (
+        0.5,
+        4,
+        3,
+        2,
+        1,
+    )
     assert 0.0 < found.agrees.low < 0.5 < found.agrees.high < 1.0
 
 

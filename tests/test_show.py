@@ -19,9 +19,8 @@ import pytest
 from rich.cells import cell_len
 
 from selfreward.show import console
-from tests.gallery import DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, WIDE, build
+from tests.gallery import DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, WIDE, build, reviews
 from tests.test_cli import RAW
-from tests.test_ui import reviews
 
 ROOT = Path(__file__).resolve().parent.parent
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]")
@@ -72,9 +71,11 @@ class Terminal:
             self._seen = self.said.index(until, self._seen) + len(until)
 
     def type(self, keys: str) -> None:
+        """Presses keys."""
         os.write(self._master, keys.encode())
 
     def end(self) -> int:
+        """Reads to the end; the exit code."""
         self.read()
         code = self.process.wait(30)
         os.close(self._master)
@@ -116,7 +117,14 @@ def test_a_list_of_pairs_has_those_asked_for(folder: Path, arguments: str, slots
 
 @pytest.mark.parametrize(
     ("arguments", "found"),
-    [("", 1), ("--search question", 1), ("--search one", 1), ("--search nope", 0), ("--fault no_score", 0), ("--scorer judge", 0)],
+    [
+        ("", 1),
+        ("--search question", 1),
+        ("--search one", 1),
+        ("--search nope", 0),
+        ("--fault no_score", 0),
+        ("--scorer judge", 0),
+    ],
 )
 def test_prompts_without_a_pair_are_filtered_too(folder: Path, arguments: str, found: int) -> None:
     said = command(folder, "pairs", "list", "--json", "--outcome", "tie", *arguments.split())
@@ -167,7 +175,7 @@ def test_wide_signs_take_two_cells_in_a_list(folder: Path, terminal: Any) -> Non
 
 
 def test_reviews_are_given_by_keys(terminal: Any, folder: Path) -> None:
-    """Largest margins first: PLAIN is kept, FAULTY gets a note and is dropped, HOSTILE passed, back and kept."""
+    """By margin: PLAIN is kept, FAULTY gets a note and is dropped, HOSTILE is passed, come back to, kept."""
     walk = terminal("pairs", "review", "--sort", "-margin")
     walk.read(f"pair {PAIRS[PLAIN]}")
     walk.read("q leave")
@@ -218,12 +226,16 @@ def test_watching_follows_the_run_and_ends_with_ctrl_c(terminal: Any, folder: Pa
 def test_the_tree_tells_counts_speed_and_what_is_left(folder: Path) -> None:
     """6 of 12 and 60 tokens in 3 s: 2 a second, 20 tokens a second, 3 s left."""
     said = command(folder, "status", "--tree").stdout
-    assert "judge  6 of 12, 2.0 a second, 60 tokens (20 a second), about 3 s left" in " ".join(said.split(" "))
+    assert "judge  6 of 12, 2.0 a second, 60 tokens (20 a second), about 3 s left" in " ".join(
+        said.split(" ")
+    )
     assert "became 6 pair, 1 tie" in said
 
 
 def test_statistics_tell_how_far_people_agree(folder: Path) -> None:
     found = json.loads(command(folder, "pairs", "stats", "--json").stdout)["M1"]["reviews"]
-    assert [(a["scorer"], a["kept"], a["dropped"], a["agrees"]["value"]) for a in found] == [("judge", 0, 1, 0.0)]
+    assert [(a["scorer"], a["kept"], a["dropped"], a["agrees"]["value"]) for a in found] == [
+        ("judge", 0, 1, 0.0)
+    ]
     said = command(folder, "pairs", "stats").stdout
     assert "0 kept, 1 dropped; judge agrees on 0%" in said

@@ -20,11 +20,24 @@ from starlette.testclient import TestClient
 
 from selfreward.errors import BadInput, StoreError
 from selfreward.records import prompt_id
-from selfreward.store import Reviews, Store, Views
+from selfreward.store import Reviews, Store
 from selfreward.ui import serve
 from selfreward.ui.app import make_app
 from selfreward.wording import spelled
-from tests.gallery import ATTACK, DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, SHOWN, TIE, WIDE, build
+from tests.gallery import (
+    ATTACK,
+    DROPPED,
+    FAULTY,
+    HOSTILE,
+    LONG,
+    PAIRS,
+    PLAIN,
+    SHOWN,
+    TIE,
+    WIDE,
+    build,
+    reviews,
+)
 
 HOST = "http://127.0.0.1:8000"
 PAGES = (
@@ -60,13 +73,6 @@ def review(client: TestClient, pair: int, query: str = "", **form: str) -> Any:
     return client.post(f"/pairs/{pair}/review{query}", data=form, headers={"origin": HOST})
 
 
-def reviews(path: Path) -> dict[int, tuple[str, str | None]]:
-    views = Views(path, write=False)
-    rows = views.rows("SELECT id, review, review_note FROM reviewed_pair WHERE review <> 'auto'")
-    views.close()
-    return {r.id: (r.review, r.review_note) for r in rows}
-
-
 class Audit(HTMLParser):
     """What a browser would find in a page: tags, attributes, the text of all of it."""
 
@@ -77,10 +83,12 @@ class Audit(HTMLParser):
         self.said: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """A tag and its attributes."""
         self.tags.append(tag)
         self.attributes += attrs
 
     def handle_data(self, data: str) -> None:
+        """Text between tags."""
         self.said.append(data)
 
 
@@ -130,7 +138,9 @@ def test_the_run_page_says_where_the_run_is_and_that_it_stopped(client: TestClie
 def test_a_policy_page_has_signals_measures_and_curves_with_gaps(client: TestClient) -> None:
     page = client.get("/policy/M1").text
     assert "loops" in page and "0.25" in page and "[0.125, 0.5]" in page
-    assert client.get("/policy/M2").text.count("<polyline") == 2  # the value that was not finite parts the curve
+    assert (
+        client.get("/policy/M2").text.count("<polyline") == 2
+    )  # the value that was not finite parts the curve
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_a_list_has_the_pairs_asked_for_in_order(client: TestClient, query: str,
 def test_pages_by_key_show_each_pair_once_there_and_back(
     client: TestClient, sort: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages of two over six pairs, with a tie of margins across a page's end: 2 + 2 + 2, and back the same."""
+    """Pages of two over six pairs, a tie of margins across a page's end: 2 + 2 + 2, and back the same."""
     every = shown(client, f"/pairs?sort={sort}")
     monkeypatch.setattr("selfreward.ui.pages.ROWS", 2)
     pages, address = [], f"/pairs?sort={sort}"
@@ -261,13 +271,15 @@ def test_pages_are_read_and_reviews_written_beside_a_run_that_writes(client: Tes
 @pytest.mark.parametrize(
     ("address", "status"),
     [
-        ("/nope", 404), ("/pairs/1", 404), ("/pairs/x", 404), ("/pairs/-1", 404), ("/pairs/9" + "9" * 30, 404),
-        (f"/pairs/{2**63}/next", 404), ("/prompts/1", 404), ("/policy/M9", 404), (f"/policy/{ATTACK[:8]}", 404),
+        ("/nope", 404), ("/pairs/1", 404), ("/pairs/x", 404), ("/pairs/-1", 404),
+        ("/pairs/9" + "9" * 30, 404), (f"/pairs/{2**63}/next", 404), ("/prompts/1", 404),
+        ("/policy/M9", 404), (f"/policy/{ATTACK[:8]}", 404),
         ("/pairs?sort=size", 400), ("/pairs?min_margin=nan", 400), ("/pairs?min_margin=-1", 400),
         ("/pairs?min_margin=x", 400), ("/pairs?after=x", 400), ("/pairs?after=1:-1", 400),
         ("/pairs?after=nan:1", 400), ("/pairs?review=maybe", 400), ("/prompts?outcome=x", 400),
         ("/prompts?after=x", 400), ("/docs", 404), ("/openapi.json", 404), ("/static/../app.py", 404),
-        ("/static/%2e%2e/app.py", 404), (f"/pairs/{PAIRS[PLAIN]}/sideways", 404), ("/pairs?search=%00%ff", 200),
+        ("/static/%2e%2e/app.py", 404), (f"/pairs/{PAIRS[PLAIN]}/sideways", 404),
+        ("/pairs?search=%00%ff", 200),
     ],
 )  # fmt: skip
 def test_an_address_that_means_nothing_is_a_page_that_says_so(
@@ -281,16 +293,26 @@ def test_an_address_that_means_nothing_is_a_page_that_says_so(
 def test_a_page_has_landmarks_labels_and_a_way_past_the_navigation(client: TestClient) -> None:
     for address in PAGES:
         page = client.get(address).text
-        assert [n for n in ("<header>", "<nav ", "<main ", "<footer>", 'lang="en"', 'href="#main"') if n not in page] == []
+        assert [
+            n
+            for n in ("<header>", "<nav ", "<main ", "<footer>", 'lang="en"', 'href="#main"')
+            if n not in page
+        ] == []
         fields = re.findall(r"<(?:input|select|textarea)\b[^>]*>", page)
         labelled = re.findall(r"<label.*?</label>", page, re.DOTALL)
         hidden = [f for f in fields if 'type="hidden"' in f]
-        assert len(fields) - len(hidden) == sum(len(re.findall("<(?:input|select|textarea)", x)) for x in labelled)
+        assert len(fields) - len(hidden) == sum(
+            len(re.findall("<(?:input|select|textarea)", x)) for x in labelled
+        )
 
 
 def test_a_door_can_write_reviews_and_nothing_else(path: Path) -> None:
     opened = Reviews(path)
-    for sql in ("DELETE FROM pair", "UPDATE policy SET status = 'promoted'", "INSERT INTO event SELECT * FROM event"):
+    for sql in (
+        "DELETE FROM pair",
+        "UPDATE policy SET status = 'promoted'",
+        "INSERT INTO event SELECT * FROM event",
+    ):
         with pytest.raises(Exception, match="not authorized"), opened.transaction() as connection:
             connection.exec_driver_sql(sql)
     opened.put(PAIRS[PLAIN], "keep")

@@ -16,7 +16,8 @@ TEXTS = st.text(st.sampled_from("ab é漢字שلا\u200d\u200c\u202e\x00\x1b\n\t
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("plain é 漢\n\t", "plain é 漢\n\t"), ("\x1b[31m", "\\u001b[31m"), ("a\rb\x7f\x9b", "a\\u000db\\u007f\\u009b"),
+        ("plain é 漢\n\t", "plain é 漢\n\t"), ("\x1b[31m", "\\u001b[31m"),
+        ("a\rb\x7f\x9b", "a\\u000db\\u007f\\u009b"),
         ("\u202e\u2066\u200b\ufeff", "\\u202e\\u2066\\u200b\\ufeff"), ("\u2028\u2029", "\\u2028\\u2029"),
         ("\U000e0041", "\\ue0041"), ("👩\u200d👧", "👩\\u200d👧"), ("\ue000", "\\ue000"),
     ],

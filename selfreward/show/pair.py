@@ -1,4 +1,4 @@
-"""One pair in full: both answers, the words that differ marked, scores, every judgement, where it comes from."""
+"""One pair in full: both answers, the words that differ, scores, every judgement, where it comes from."""
 
 from __future__ import annotations
 

@@ -129,7 +129,5 @@ def _agreement(policy: str, a: dict[str, Any]) -> str:
     text = f"{policy} reviews by people: {a['kept']} kept, {a['dropped']} dropped"
     if a["agrees"]:
         s = a["agrees"]
-        text += (
-            f"; {a['scorer']} agrees on {s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}] n={s['n']}"
-        )
+        text += f"; {a['scorer']} agrees on {s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}] n={s['n']}"
     return text

@@ -22,7 +22,8 @@ def review(path: Path, wanted: PairFilter) -> None:
     """Shows the pairs of a filter one by one and stores what the person at the keys thinks of them."""
     if not (sys.stdin.isatty() and console.is_terminal):
         raise BadInput(
-            "pairs review reads keys from a terminal, and this is none: review in the browser with `selfreward ui`"
+            "pairs review reads keys from a terminal, and this is none: "
+            "review in the browser with `selfreward ui`"
         )
     views, reviews = Glances(path, write=False), Reviews(path)
     try:
@@ -69,7 +70,9 @@ def _walk(views: Glances, reviews: Reviews, wanted: PairFilter) -> None:
                 continue
         note = None
         if there is None:
-            console.print(f"{given['keep']} kept, {given['drop']} dropped. They count from the next training.")
+            console.print(
+                f"{given['keep']} kept, {given['drop']} dropped. They count from the next training."
+            )
             return
         here = there
 
@@ -81,7 +84,7 @@ def _beside(views: Glances, wanted: PairFilter, here: Key | None, backwards: boo
 
 @contextmanager
 def _keys(single: bool) -> Iterator[None]:
-    """Keys one by one without Enter and echo, or (`single` false) a line as usual; before and after as it was."""
+    """Keys one by one without Enter and echo, or (`single` false) lines as usual; afterwards as it was."""
     import termios
     import tty
 

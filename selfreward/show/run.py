@@ -64,7 +64,7 @@ def tree(views: Any) -> None:
 
 
 def branches(views: Any) -> Tree:
-    """Policies and stages as a tree, with counts, rate, what is left and tokens: quick on a store of any size."""
+    """Policies and stages as a tree, with counts, rate, what is left and tokens; quick on any store."""
     found, at = views.status(), now()
     outcomes = views.outcomes_by_policy()
     made = Tree(_headline(_outlook(views, found)), guide_style="dim")
@@ -98,11 +98,11 @@ def watch(views: Any, every: float = 2.0) -> None:
     """The tree, drawn again and again until Ctrl-C."""
     if not console.is_terminal:
         raise BadInput("--watch draws on a terminal, and this is none: `selfreward status` prints once")
-    with Live(branches(views), console=console, auto_refresh=False, screen=False) as live:
-        with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(every)
-                live.update(branches(views), refresh=True)
+    drawn = Live(branches(views), console=console, auto_refresh=False)
+    with suppress(KeyboardInterrupt), drawn as live:
+        while True:
+            time.sleep(every)
+            live.update(branches(views), refresh=True)
 
 
 def status(views: Any) -> None:

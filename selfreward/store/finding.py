@@ -33,7 +33,9 @@ DETAILS = (
 
 
 def _excerpt(text: str) -> str:
-    return f"substr({text}, max(1, instr(lower({text}), lower(coalesce(:q, ''))) - {EXCERPT // 3}), {EXCERPT})"
+    return (
+        f"substr({text}, max(1, instr(lower({text}), lower(coalesce(:q, ''))) - {EXCERPT // 3}), {EXCERPT})"
+    )
 
 
 EXCERPTS = (
@@ -80,7 +82,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page of pairs. `stopped` is where a search ran out of budget, None when all was looked at or found."""
+    """A page of pairs. `stopped` is where a search ran out of budget, None when it did not."""
 
     rows: list[Any]
     searched: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfreward.records import MAX_SAMPLES, MAX_SLOTS
@@ -10,6 +11,17 @@ from selfreward.store.views import Views
 
 OF_PROMPT = f"(prompt_id / {MAX_SLOTS}) % 64"
 OF_CANDIDATE = f"(chosen_id / {MAX_SLOTS * MAX_SAMPLES}) % 64"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFilter:
+    """Which prompts; the fields are the columns they are named after, `outcome` that of `mining`."""
+
+    of: str | None = None
+    status: str | None = None
+    source: str | None = None
+    outcome: str | None = None
+    search: str | None = None
 
 
 class Glances(Views):
@@ -52,7 +64,8 @@ class Glances(Views):
     def reviews_by_policy(self, run_id: int = 1) -> dict[str, dict[str, int]]:
         """Reviews by policy and verdict."""
         rows = self.rows(
-            f"SELECT {OF_CANDIDATE} AS idx, review, count(*) AS n FROM review WHERE run_id = :r GROUP BY 1, 2",
+            f"SELECT {OF_CANDIDATE} AS idx, review, count(*) AS n FROM review WHERE run_id = :r"
+            " GROUP BY 1, 2",
             r=run_id,
         )
         found: dict[str, dict[str, int]] = {}
@@ -73,9 +86,7 @@ class Glances(Views):
 
     def events(self, limit: int, run_id: int = 1) -> list[Any]:
         """The latest events, newest first."""
-        return self.rows(
-            "SELECT * FROM event WHERE run_id = :r ORDER BY id DESC LIMIT :n", r=run_id, n=limit
-        )
+        return self.rows("SELECT * FROM event WHERE run_id = :r ORDER BY id DESC LIMIT :n", r=run_id, n=limit)
 
     def curves(self, policy: str, run_id: int = 1) -> dict[str, list[Any]]:
         """What a training wrote down at its steps, by measure: rows of (step, value, n)."""
@@ -88,39 +99,26 @@ class Glances(Views):
             found.setdefault(row.name, []).append(row)
         return found
 
-    def prompt_page(
-        self,
-        *,
-        of: str | None,
-        status: str | None,
-        source: str | None,
-        outcome: str | None,
-        search: str | None,
-        after: int,
-        limit: int,
-        run_id: int = 1,
-    ) -> list[Any]:
+    def prompt_page(self, wanted: PromptFilter, *, after: int, limit: int, run_id: int = 1) -> list[Any]:
         """Prompts of an id above `after`, in order; seed prompts only when asked for as M0's."""
         tables, key = "prompt p LEFT JOIN mining m ON m.run_id = p.run_id AND m.prompt_id = p.id", "p.id"
-        if outcome:
+        where = ["p.id > :after", "+p.run_id = :r"]
+        if wanted.outcome:
             tables, key = "mining m CROSS JOIN prompt p ON p.id = m.prompt_id", "m.prompt_id"
-        where = [
-            f"{key} > :after",
-            "m.run_id = :r AND m.outcome = :outcome" if outcome else "+p.run_id = :r",
-            "+p.policy = :of" if of else "+p.policy <> 'M0'",
-        ]
+            where = ["m.prompt_id > :after", "m.run_id = :r AND m.outcome = :outcome"]
+        where.append("+p.policy = :of" if wanted.of else "+p.policy <> 'M0'")
         for value, condition in (
-            (status, "p.status = :status"),
-            (source, "p.source = :source"),
-            (search, "instr(lower(p.text), lower(:search))"),
+            (wanted.status, "p.status = :status"),
+            (wanted.source, "p.source = :source"),
+            (wanted.search, "instr(lower(p.text), lower(:search))"),
         ):
             if value:
                 where.append(condition)
         return self.rows(
-            f"SELECT p.id, p.policy, p.round, p.source, p.status, p.reason, substr(p.text, 1, {EXCERPT}) AS text,"
-            f" m.outcome, m.margin FROM {tables} WHERE {' AND '.join(where)} ORDER BY {key} LIMIT :n",
-            of=of, status=status, source=source, outcome=outcome, search=search, after=after, n=limit,
-            r=run_id,
+            "SELECT p.id, p.policy, p.round, p.source, p.status, p.reason,"
+            f" substr(p.text, 1, {EXCERPT}) AS text, m.outcome, m.margin"
+            f" FROM {tables} WHERE {' AND '.join(where)} ORDER BY {key} LIMIT :n",
+            **asdict(wanted), after=after, n=limit, r=run_id,
         )  # fmt: skip
 
     def prompt(self, prompt_id: int) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations, and its own types are imported late.
 import hmac
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def make_app(path: Path, names: tuple[str, ...] = (), token: str | None = None) 
     site = Site(path, secrets.token_urlsafe(24))
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def life(_: Any) -> AsyncIterator[None]:
         yield
         site.views.close()
 
@@ -43,35 +43,31 @@ def _add_pages(app: Any, site: Site) -> None:
     from fastapi import Request
     from fastapi.responses import HTMLResponse, RedirectResponse
 
-    @app.get("/", response_class=HTMLResponse)
-    def run() -> str:
-        return site.run()
-
-    @app.get("/policy/{name}", response_class=HTMLResponse)
-    def policy(name: str) -> str:
-        return site.policy(name)
-
-    @app.get("/pairs", response_class=HTMLResponse)
     def pairs(request: Request) -> str:
         return site.pairs(request.query_params)
 
-    @app.get("/pairs/{pair_id}", response_class=HTMLResponse)
     def pair(request: Request, pair_id: int) -> str:
         return site.pair(pair_id, request.query_params)
 
-    @app.get("/pairs/{pair_id}/{way}")
     def beside(request: Request, pair_id: int, way: str) -> RedirectResponse:
         if way not in ("next", "previous"):
             raise Missing("There is no such page.")
         return RedirectResponse(site.beside(pair_id, request.query_params, way == "previous"), 303)
 
-    @app.get("/prompts", response_class=HTMLResponse)
     def prompts(request: Request) -> str:
         return site.prompts(request.query_params)
 
-    @app.get("/prompts/{prompt_id}", response_class=HTMLResponse)
-    def prompt(prompt_id: int) -> str:
-        return site.prompt(prompt_id)
+    pages: dict[str, Callable[..., str]] = {
+        "/": site.run,
+        "/policy/{name}": site.policy,
+        "/pairs": pairs,
+        "/pairs/{pair_id}": pair,
+        "/prompts": prompts,
+        "/prompts/{prompt_id}": site.prompt,
+    }
+    for address, page in pages.items():
+        app.add_api_route(address, page, methods=["GET"], response_class=HTMLResponse)
+    app.add_api_route("/pairs/{pair_id}/{way}", beside, methods=["GET"])
 
 
 def _add_review(app: Any, site: Site) -> None:
@@ -79,14 +75,6 @@ def _add_review(app: Any, site: Site) -> None:
     from fastapi.responses import RedirectResponse, Response
     from starlette.concurrency import run_in_threadpool
 
-    def put(pair_id: int, review: str, note: str) -> None:
-        reviews = Reviews(site.path)
-        try:
-            reviews.put(pair_id, None if review == "clear" else review, note)
-        finally:
-            reviews.close()
-
-    @app.post("/pairs/{pair_id}/review")
     async def review(request: Request, pair_id: int) -> Response:
         body = bytearray()
         async for chunk in request.stream():
@@ -100,11 +88,22 @@ def _add_review(app: Any, site: Site) -> None:
         if said not in ("keep", "drop", "clear"):
             return Response("A review is keep, drop or clear.", 400)
         note = spelled(form.get("note", "").replace("\r\n", "\n").strip())
-        await run_in_threadpool(put, pair_id, said, note)
         wanted = asked.pair_filter(request.query_params)
+        await run_in_threadpool(_put, site.path, pair_id, said, note)
         go = form.get("go") == "next"
         more = asked.query_of(wanted, go="next" if go else None, done=str(pair_id))
         return RedirectResponse(f"/pairs/{pair_id}{'/next' if go else ''}{more}", 303)
+
+    app.add_api_route("/pairs/{pair_id}/review", review, methods=["POST"])
+
+
+def _put(path: Path, pair_id: int, review: str, note: str) -> None:
+    """Through a connection of its own, which is gone when the review is stored."""
+    reviews = Reviews(path)
+    try:
+        reviews.put(pair_id, None if review == "clear" else review, note)
+    finally:
+        reviews.close()
 
 
 def _add_errors(app: Any, site: Site) -> None:
@@ -113,18 +112,15 @@ def _add_errors(app: Any, site: Site) -> None:
     from fastapi.responses import HTMLResponse
     from starlette.exceptions import HTTPException
 
-    def page(status: int, text: str) -> HTMLResponse:
+    def page(request: Request, error: Exception) -> HTMLResponse:
+        match error:
+            case Missing():
+                status, text = 404, str(error)
+            case SelfRewardError():
+                status, text = 400, f"{error}."
+            case _:
+                status, text = getattr(error, "status_code", 404), "There is no such page."
         return HTMLResponse(site.render("error.html", status=status, text=text), status)
 
-    @app.exception_handler(Missing)
-    def missing(request: Request, error: Missing) -> HTMLResponse:
-        return page(404, str(error))
-
-    @app.exception_handler(RequestValidationError)
-    @app.exception_handler(HTTPException)
-    def unknown(request: Request, error: Exception) -> HTMLResponse:
-        return page(getattr(error, "status_code", 404), "There is no such page.")
-
-    @app.exception_handler(SelfRewardError)
-    def refused(request: Request, error: SelfRewardError) -> HTMLResponse:
-        return page(400, f"{error}.")
+    for kind in (Missing, SelfRewardError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, page)

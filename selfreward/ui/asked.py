@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from selfreward.errors import BadInput
 from selfreward.store import PairFilter
 from selfreward.store.finding import REVIEWS, SORTS, Key
+from selfreward.store.glances import PromptFilter
 
 LONGEST_SEARCH = 200
 
@@ -61,15 +62,15 @@ def place(key: Key) -> str:
     return f"{key.margin!r}:{key.id}"
 
 
-def prompt_filter(query: Mapping[str, str]) -> dict[str, str | None]:
+def prompt_filter(query: Mapping[str, str]) -> PromptFilter:
     """The filter of the list of prompts."""
-    return {
-        "of": _given(query, "of"),
-        "status": _one_of(query, "status", ("accepted", "rejected")),
-        "source": _one_of(query, "source", ("seed", "self-instruct", "user")),
-        "outcome": _given(query, "outcome"),
-        "search": _search(query),
-    }
+    return PromptFilter(
+        of=_given(query, "of"),
+        status=_one_of(query, "status", ("accepted", "rejected")),
+        source=_one_of(query, "source", ("seed", "self-instruct", "user")),
+        outcome=_given(query, "outcome"),
+        search=_search(query),
+    )
 
 
 def _given(query: Mapping[str, str], name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Who may ask: the right host, the right origin, the right token; and headers that leave a page nothing to run.
+"""Who may ask: the right host, origin and token; and headers that leave a page nothing to run.
 
 Plain ASGI, around everything, error pages and static files included. It knows no page.
 """

@@ -25,7 +25,14 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"seen": seen, "spelled": spelled, "marked": marked, "line": line, "figure": figure, "duration": duration}
+    made.filters |= {
+        "seen": seen,
+        "spelled": spelled,
+        "marked": marked,
+        "line": line,
+        "figure": figure,
+        "duration": duration,
+    }
     made.globals |= {"LONGEST": LONGEST, "UNITS": UNITS, "chart": chart, "span": span}
     return made
 
@@ -52,7 +59,9 @@ def _html(parts: Iterable[Part]) -> Any:
     found = []
     for text, differs in parts:
         inner = Markup("").join(
-            Markup('<span class="unseen">{}</span>').format(f"U+{ord(piece):04X}") if unseen else escape(piece)
+            Markup('<span class="unseen">{}</span>').format(f"U+{ord(piece):04X}")
+            if unseen
+            else escape(piece)
             for piece, unseen in pieces(text)
         )
         found.append(Markup("<mark>{}</mark>").format(inner) if differs else inner)
@@ -99,4 +108,4 @@ def span(metric: Any, low: float, high: float, width: int = 120) -> tuple[float,
     wide = (high - low) or 1.0
     ends = (metric.low, metric.value, metric.high)
     left, value, right = ((metric.value if e is None else e) for e in ends)
-    return tuple(round(4 + (v - low) / wide * (width - 8), 1) for v in (left, value, right))  # type: ignore[return-value]
+    return tuple(round(4 + (v - low) / wide * (width - 8), 1) for v in (left, value, right))

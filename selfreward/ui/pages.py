@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Site:
         return self.render(
             "run.html",
             outlook=outlook(found["policies"], stages, found["alarms"], held=held, at=at),
-            live=held is not False and any(s.status == "running" for s in stages) or bool(held),
+            live=bool(held) or (held is None and any(s.status == "running" for s in stages)),
             cards=cards,
             alarms=[a for a in found["alarms"] if a.level != "ok"],
             faults=self.views.faults(),
@@ -189,23 +190,24 @@ class Site:
             return f"/pairs/{found.rows[0].id}{asked.query_of(wanted, **more)}"
         return f"/pairs{asked.query_of(wanted, end='first' if backwards else 'last')}"
 
-    def prompts(self, query: Mapping[str, str]) -> str:
+    def prompts(self, asked_for: Mapping[str, str]) -> str:
         """A page of prompts with what became of them."""
-        wanted = asked.prompt_filter(query)
-        if wanted["outcome"] not in (None, *OUTCOMES):
-            raise BadInput(f"outcome is {wanted['outcome']!r}; it takes {', '.join(OUTCOMES)}")
-        after = query.get("after", "0")
+        wanted = asked.prompt_filter(asked_for)
+        if wanted.outcome not in (None, *OUTCOMES):
+            raise BadInput(f"outcome is {wanted.outcome!r}; it takes {', '.join(OUTCOMES)}")
+        after = asked_for.get("after", "0")
         if not after.isdecimal() or len(after) > 16:
             raise BadInput(f"{after!r} is no place in the list")
-        rows = self.views.prompt_page(**wanted, after=int(after), limit=ROWS + 1)
-        later = asked.query_string(wanted | {"after": str(rows[ROWS - 1].id)}) if len(rows) > ROWS else None
+        rows = self.views.prompt_page(wanted, after=int(after), limit=ROWS + 1)
+        query = asdict(wanted)
+        more = query | {"after": str(rows[ROWS - 1].id)} if len(rows) > ROWS else None
         return self.render(
             "prompts.html",
             wanted=wanted,
             rows=rows[:ROWS],
-            later=later,
+            later=asked.query_string(more) if more else None,
             begun=after != "0",
-            first=asked.query_string(wanted),
+            first=asked.query_string(query),
             outcomes=OUTCOMES,
             counts=self.views.outcomes_by_policy(),
             **self._choices(),

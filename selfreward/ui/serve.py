@@ -83,5 +83,7 @@ def _listening(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except OSError as error:
-        raise BadInput(f"{host}:{port} cannot be listened on: {error}; without --port a free one is taken") from None
+        raise BadInput(
+            f"{host}:{port} cannot be listened on: {error}; without --port a free one is taken"
+        ) from None
     return listening
