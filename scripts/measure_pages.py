@@ -1,6 +1,6 @@
-"""How fast the pages are over 250,000 made-up pairs while a writer commits: docs/benchmarks.md has the figures.
+"""How fast the pages are over 250,000 made-up pairs while a writer commits.
 
-    python scripts/measure_pages.py FOLDER      # makes FOLDER/iterations/many once (about 1 GB), then measures
+    python scripts/measure_pages.py FOLDER      # makes FOLDER/iterations/many once, about 1 GB
 
 Times are those of a client on the same machine, whole answers, the median and the worst of ten.
 """
@@ -135,7 +135,7 @@ def _make(path: Path, n_pairs: int) -> None:
 
 
 def _rows(draw: random.Random, words: list[str], idx: int, slots: range, each: int) -> Iterator[object]:
-    """Rows of a block, table by table; every twentieth judgement is a fault, every ninth prompt a tie beside."""
+    """Rows of a block, table by table; every twentieth judgement is a fault, every ninth prompt a tie."""
     kinds: dict[str, list[object]] = {
         k: [] for k in ("prompt", "candidate", "judgement", "mining", "pair", "review")
     }

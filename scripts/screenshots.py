@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import os
+import pty
 import shutil
 import socket
 import sqlite3
@@ -92,7 +95,7 @@ def _pages(chromium: str, address: str, out: Path) -> None:
             page.goto(f"{address}/policy/{policies[-1]}")
             page.screenshot(path=out / f"policy-{ending}.png", clip=_top(page))
             page.goto(f"{address}/pairs?sort=-margin")
-            page.screenshot(path=out / f"pairs-{ending}.png")
+            page.screenshot(path=out / f"pairs-{ending}.png", clip=_top(page, 760))
             page.locator("a.row").nth(3).click()
             if ending == "light":
                 page.fill("textarea", "The rejected answer is cut short and repeats the question.")
@@ -100,26 +103,75 @@ def _pages(chromium: str, address: str, out: Path) -> None:
             page.locator("details").first.click()
             page.screenshot(path=out / f"pair-{ending}.png", clip=_top(page))
             page.goto(f"{address}/prompts")
-            page.screenshot(path=out / f"prompts-{ending}.png")
+            page.screenshot(path=out / f"prompts-{ending}.png", clip=_top(page, 760))
             page.close()
         browser.close()
 
 
-def _top(page: Any) -> Any:
+def _top(page: Any, height: int = 1300) -> Any:
     """The upper part of a page: a picture that a reader takes in."""
-    size = page.viewport_size
-    height = page.evaluate("document.documentElement.scrollHeight")
-    page.set_viewport_size({"width": size["width"], "height": min(height, 1500)})
-    return {
-        "x": 0,
-        "y": 0,
-        "width": size["width"],
-        "height": min(height, 1300 if size["width"] > 500 else 1500),
-    }
+    width = page.viewport_size["width"]
+    page.set_viewport_size({"width": width, "height": 1500})
+    whole = page.evaluate("document.body.scrollHeight")
+    return {"x": 0, "y": 0, "width": width, "height": min(whole, height if width > 500 else 1500)}
+
+
+PAGE = """<!doctype html><meta charset="utf-8"><style>
+body {{ margin: 0; padding: 18px 22px; display: inline-block; background: #141816; color: #e6eae7; }}
+pre {{ margin: 0; font: 14px/1.45 "DejaVu Sans Mono", monospace; }}
+</style><pre><b>$ {command}</b>
+{code}</pre>"""
 
 
 def _terminal(home: Path, chromium: str, out: Path) -> None:
-    """What the commands print on a terminal of 110 columns, as rich draws it, through the same browser."""
+    """What the commands print on a terminal of 120 columns, its escape codes turned into a page."""
+    from playwright.sync_api import sync_playwright
+
+    listed = _said(home, "pairs", "list", "--json", "--sort", "-margin", "--limit", "4")
+    pair = str(json.loads(listed)[-1]["id"])
+    views = {
+        "status": ("status",),
+        "tree": ("status", "--tree"),
+        "list": ("pairs", "list", "--sort", "-margin", "--limit", "12"),
+        "show": ("pairs", "show", pair),
+        "stats": ("pairs", "stats"),
+    }
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1100, "height": 300})
+        for name, arguments in views.items():
+            page.set_content(_as_page(arguments, _said(home, *arguments)))
+            page.locator("body").screenshot(path=out / f"terminal-{name}.png")
+        browser.close()
+
+
+def _said(home: Path, *arguments: str) -> str:
+    """What a command writes to a terminal of its own."""
+    master, slave = pty.openpty()
+    env = os.environ | {"COLUMNS": "120", "LINES": "60", "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "selfreward.cli", *arguments]
+    process = subprocess.Popen(command, cwd=home, env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+        while chunk := os.read(master, 65536):
+            said += chunk
+    os.close(master)
+    process.wait()
+    return said.decode().replace("\r\n", "\n")
+
+
+def _as_page(arguments: tuple[str, ...], said: str) -> str:
+    import io
+
+    from rich.console import Console
+    from rich.terminal_theme import MONOKAI
+    from rich.text import Text
+
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(Text.from_ansi(said))
+    code = console.export_html(theme=MONOKAI, inline_styles=True, code_format="{code}")
+    return PAGE.format(command=" ".join(("selfreward", *arguments)), code=code)
 
 
 if __name__ == "__main__":

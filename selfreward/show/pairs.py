@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from selfreward.agreement import agreement
 from selfreward.show.console import console, rows_of, safe, short, sparkline, table_of
 
 
@@ -70,6 +69,8 @@ def stats_data(views: Any, of: str | None) -> dict[str, Any]:
     histogram.
     """
     found: dict[str, Any] = {}
+    from selfreward.agreement import agreement
+
     agreed: dict[str, list[Any]] = {}
     for a in agreement(views.reviewed(of)):
         agreed.setdefault(a.policy, []).append(asdict(a))
