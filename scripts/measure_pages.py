@@ -158,7 +158,7 @@ def _rows(draw: random.Random, words: list[str], idx: int, slots: range, each: i
             kinds["candidate"].append(
                 r.Candidate(
                     id=r.candidate_id(1, idx, slot, sample), run_id=1, prompt_id=own, policy=f"M{idx}",
-                    sample=sample, text=said, token_ids=bytes(4 * 100), n_tokens=100, finish="stop", seed=slot,
+                    sample=sample, text=said, token_ids=bytes(400), n_tokens=100, finish="stop", seed=slot,
                 )
             )  # fmt: skip
             fault = None if draw.random() > 0.05 else "no_score"

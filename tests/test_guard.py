@@ -37,6 +37,8 @@ def ask(
         "type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw,
     }  # fmt: skip
     asyncio.run(guard(scope, receive, send))
+    names = [k for k, _ in sent[0]["headers"]]
+    assert len(names) == len(set(names))  # of two policies a browser would obey both, of two others one
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
 
 

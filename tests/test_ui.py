@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from selfreward.errors import BadInput, StoreError
 from selfreward.records import prompt_id
-from selfreward.store import Reviews, Store
+from selfreward.store import Glances, PairFilter, Reviews, Store
 from selfreward.ui import serve
 from selfreward.ui.app import make_app
 from selfreward.wording import spelled
@@ -126,7 +126,16 @@ def test_the_words_that_differ_are_marked_and_no_others(client: TestClient) -> N
 def test_a_text_of_a_megabyte_is_cut_and_can_be_asked_for_whole(client: TestClient) -> None:
     cut, whole = client.get(f"/pairs/{PAIRS[LONG]}").text, client.get(f"/pairs/{PAIRS[LONG]}?full=1").text
     assert len(cut) < 100_000 and "980,000 more characters" in cut and "x" * 1_000_000 in whole
-    assert len(client.get("/pairs").text) < 60_000  # a list reads excerpts
+    assert len(client.get("/pairs").text) < 60_000
+
+
+def test_a_list_reads_excerpts_around_what_was_searched_for(path: Path) -> None:
+    views = Glances(path, write=False)
+    rows = views.page(PairFilter(), 50).rows
+    assert max(len(text) for r in rows for text in (r.prompt, r.chosen, r.rejected)) <= 240
+    (found,) = views.page(PairFilter(search="ONMOUSEOVER"), 50).rows
+    assert "onmouseover" in found.chosen and not found.chosen.startswith("<script>")
+    views.close()
 
 
 def test_the_run_page_says_where_the_run_is_and_that_it_stopped(client: TestClient) -> None:
@@ -332,6 +341,7 @@ def test_the_store_refuses_a_review_it_does_not_know(path: Path) -> None:
     opened.close()
 
 
+@pytest.mark.timeout(20)  # if it were not refused, it would serve
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "box.example"])
 def test_other_machines_are_refused_without_a_token(path: Path, host: str) -> None:
     with pytest.raises(BadInput, match="--token"):

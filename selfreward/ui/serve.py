@@ -79,6 +79,7 @@ def _listening(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((host, port))
+            listening.listen(128)  # whoever opens the printed address at once waits, and is not refused
         except BaseException:
             listening.close()
             raise
