@@ -203,6 +203,23 @@ def test_a_search_that_stops_early_says_so_and_goes_on_from_there(
         page = client.get(html.unescape(more[1])).text
         found += [int(i) for i in re.findall(r'class="row" href="/pairs/(\d+)', page)]
     assert found == [PAIRS[FAULTY]]
+    beyond = client.get(f"/pairs/{PAIRS[HOSTILE]}/next?search=unreadable").headers["location"]
+    assert beyond == f"/pairs?search=unreadable&after=1.0%3A{PAIRS[WIDE]}"  # PLAIN and WIDE were searched
+
+
+def test_a_frequent_fault_finds_what_a_rare_one_does(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for frequent in (0, 2):
+        monkeypatch.setattr("selfreward.store.finding.FREQUENT", frequent)
+        assert shown(client, "/pairs?fault=no_score") == [PAIRS[FAULTY]]
+        assert shown(client, "/pairs?fault=no_score&scorer=length") == []
+
+
+def test_a_search_takes_no_pattern(client: TestClient) -> None:
+    for query in ("%25", "_", "%5C", "c_t", "c%25t"):
+        assert PAIRS[PLAIN] not in shown(client, f"/pairs?search={query}")
+    assert shown(client, "/pairs?search=CAT+SAT") == [PAIRS[PLAIN]]
 
 
 def test_next_and_previous_keep_the_filter_and_end_in_the_list(client: TestClient) -> None:

@@ -16,7 +16,7 @@ from selfreward.store.database import Database
 
 SORTS = ("id", "margin", "-margin")
 REVIEWS = ("auto", "keep", "drop")
-WINDOW = 2000  # pairs a search reads at a time
+WINDOW = 2000  # pairs a search reads first; then five times as many at a time
 
 EXCERPT = 240  # characters of each text, around what was searched for
 
@@ -42,17 +42,31 @@ EXCERPTS = (
     f"SELECT r.id, p.policy, {_excerpt('p.text')} AS prompt, {_excerpt('c.text')} AS chosen,"
     f" {_excerpt('x.text')} AS rejected, {NUMBERS}{FROM}"
 )
+# A window of pairs in order (w): those with the text, then the last one looked at, then how many there were.
 HITS = (
-    "SELECT r.id FROM json_each(:ids) e CROSS JOIN pair r ON r.id = e.value"
-    " JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
-    " JOIN candidate x ON x.id = r.rejected_id"
-    " WHERE instr(lower(p.text), lower(:q)) OR instr(lower(c.text), lower(:q))"
-    " OR instr(lower(x.text), lower(:q)) ORDER BY e.key"
+    "WITH w AS MATERIALIZED (SELECT r.margin, r.id, r.prompt_id, r.chosen_id, r.rejected_id {window})"
+    " SELECT * FROM (SELECT 'hit' AS kind, r.margin, r.id FROM w r CROSS JOIN prompt p ON p.id = r.prompt_id"
+    " CROSS JOIN candidate c ON c.id = r.chosen_id CROSS JOIN candidate x ON x.id = r.rejected_id"
+    " WHERE p.text LIKE :like ESCAPE '\\' OR c.text LIKE :like ESCAPE '\\' OR x.text LIKE :like ESCAPE '\\'"
+    " ORDER BY {order} LIMIT :limit)"
+    " UNION ALL SELECT * FROM (SELECT 'last', r.margin, r.id FROM w r ORDER BY {reverse} LIMIT 1)"
+    " UNION ALL SELECT 'count', 0.0, count(*) FROM w"
 )
+# Rare faults: from the judgements that have them. Frequent ones: from the pairs, which soon have enough.
+FREQUENT = 2000
 FAULTY = (
     "r.prompt_id IN (SELECT k.prompt_id FROM judgement j JOIN candidate k ON k.id = j.candidate_id"
     " WHERE j.run_id = :r AND j.fault = :fault AND (:scorer IS NULL OR j.scorer = :scorer)"
     " UNION ALL SELECT prompt_id FROM candidate WHERE run_id = :r AND fault = :fault)"
+)
+OFTEN_FAULTY = (
+    "EXISTS (SELECT 1 FROM candidate k LEFT JOIN judgement j ON j.candidate_id = k.id AND j.run_id = :r"
+    " AND (:scorer IS NULL OR j.scorer = :scorer)"
+    " WHERE k.prompt_id = r.prompt_id AND k.run_id = :r AND :fault IN (k.fault, j.fault))"
+)
+HOW_FAULTY = (
+    "SELECT count(*) FROM (SELECT 1 FROM judgement WHERE run_id = :r AND fault = :fault"
+    f" AND (:scorer IS NULL OR scorer = :scorer) LIMIT {FREQUENT})"
 )
 
 
@@ -106,29 +120,42 @@ def find_pairs(
     """
     details = EXCERPTS if excerpts else DETAILS
     if not wanted.search:
-        keys = _keys(db, wanted, limit, after, backwards, run_id)
+        sql, values, _ = _ordered(db, wanted, after, backwards, run_id)
+        keys = db.rows(f"SELECT r.id {sql}", **values, n=limit)
         return Found(_rows(db, details, [k.id for k in keys], None), len(keys), None)
     hits: list[int] = []
-    searched = 0
+    searched, size = 0, WINDOW
     while budget is None or searched < budget:
-        keys = _keys(db, wanted, WINDOW, after, backwards, run_id)
-        ids = json.dumps([k.id for k in keys])
-        hits += [int(r.id) for r in db.rows(HITS, ids=ids, q=wanted.search)]
-        searched += len(keys)
-        if len(hits) >= limit or len(keys) < WINDOW:
+        found, count, last = _window(db, wanted, after, backwards, run_id, size, limit)
+        hits += found
+        searched += count
+        if len(hits) >= limit or count < size:
             return Found(_rows(db, details, hits[:limit], wanted.search), searched, None)
-        after = keys[-1]
+        after, size = last, 5 * WINDOW
     return Found(_rows(db, details, hits, wanted.search), searched, after)
+
+
+def _window(
+    db: Database, wanted: PairFilter, after: Key | None, backwards: bool, run_id: int, size: int, limit: int
+) -> tuple[list[int], int, Key | None]:
+    """Ids of the hits among the next `size` pairs, how many pairs there were, and the last of them."""
+    sql, values, (order, reverse) = _ordered(db, wanted, after, backwards, run_id)
+    like = "%" + re.sub(r"([%_\\])", r"\\\1", wanted.search or "") + "%"
+    rows = db.rows(
+        HITS.format(window=sql, order=order, reverse=reverse), **values, n=size, limit=limit, like=like
+    )
+    last = next((Key(float(r.margin), int(r.id)) for r in rows if r.kind == "last"), None)
+    return [int(r.id) for r in rows if r.kind == "hit"], int(rows[-1].id), last
 
 
 def _rows(db: Database, details: str, ids: Sequence[int], search: str | None) -> list[Any]:
     return db.rows(details, ids=json.dumps(ids), q=search) if ids else []
 
 
-def _keys(
-    db: Database, wanted: PairFilter, limit: int, after: Key | None, backwards: bool, run_id: int
-) -> list[Key]:
-    """Ids and margins alone: an index holds both, so no text is read.
+def _ordered(
+    db: Database, wanted: PairFilter, after: Key | None, backwards: bool, run_id: int
+) -> tuple[str, dict[str, Any], tuple[str, str]]:
+    """FROM to LIMIT of the pairs beyond a key, its values, and the order with its reverse.
 
     A plus keeps a condition from choosing the index: the order chooses it.
     """
@@ -148,21 +175,25 @@ def _keys(
         same = "v.run_id = r.run_id AND v.chosen_id = r.chosen_id AND v.rejected_id = r.rejected_id"
         where.append(f"NOT EXISTS (SELECT 1 FROM review v WHERE {same})")
     if wanted.fault:
-        where.append(FAULTY)
+        often = db.one(HOW_FAULTY, r=run_id, fault=wanted.fault, scorer=wanted.scorer)[0] >= FREQUENT
+        where.append(OFTEN_FAULTY if often else FAULTY)
     if wanted.scorer:
         where.append(
+            "EXISTS (SELECT 1 FROM scorer s WHERE s.run_id = :r AND s.name = :scorer)"
+            " AND "
             "EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = r.chosen_id AND j.run_id = :r"
             " AND j.scorer = :scorer)"
         )
     order, beyond = _order(wanted.sort, backwards)
     if after is not None:
         where.append(beyond)
-    rows = db.rows(
-        f"SELECT r.margin, r.id FROM {source} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT :n",
-        r=run_id, low=low, high=high, m=wanted.min_margin, review=wanted.review, fault=wanted.fault,
-        scorer=wanted.scorer, n=limit, km=after.margin if after else None, ki=after.id if after else None,
-    )  # fmt: skip
-    return [Key(float(r.margin), int(r.id)) for r in rows]
+    values = {
+        "r": run_id, "low": low, "high": high, "m": wanted.min_margin, "review": wanted.review,
+        "fault": wanted.fault, "scorer": wanted.scorer,
+        "km": after.margin if after else None, "ki": after.id if after else None,
+    }  # fmt: skip
+    sql = f"FROM {source} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT :n"
+    return sql, values, (order, _order(wanted.sort, not backwards)[0])
 
 
 def _order(sort: str, backwards: bool) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,11 @@ from selfreward.records import MAX_SAMPLES, MAX_SLOTS
 from selfreward.store.finding import EXCERPT, Found, Key, PairFilter, find_pairs
 from selfreward.store.views import Views
 
-OF_PROMPT = f"(prompt_id / {MAX_SLOTS}) % 64"
+# What may become of a prompt, as the store spells it.
+OUTCOMES = (
+    "pair", "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long",
+    "dropped_by_review", "filtered",
+)  # fmt: skip
 OF_CANDIDATE = f"(chosen_id / {MAX_SLOTS * MAX_SAMPLES}) % 64"
 
 
@@ -52,13 +57,17 @@ class Glances(Views):
 
     def outcomes_by_policy(self, run_id: int = 1) -> dict[str, dict[str, int]]:
         """Mining rows by policy and outcome, the most frequent first."""
+        first = f"(p.run_id * 64 + p.idx) * {MAX_SLOTS}"
         rows = self.rows(
-            f"SELECT {OF_PROMPT} AS idx, outcome, count(*) AS n FROM mining WHERE run_id = :r"
-            " GROUP BY 1, 2 ORDER BY 1, 3 DESC", r=run_id,
+            "SELECT p.name, o.value AS outcome, (SELECT count(*) FROM mining m WHERE m.run_id = p.run_id"
+            f" AND m.outcome = o.value AND m.prompt_id BETWEEN {first} AND {first} + {MAX_SLOTS - 1}) AS n"
+            " FROM policy p, json_each(:outcomes) o WHERE p.run_id = :r ORDER BY p.idx, 3 DESC",
+            r=run_id, outcomes=json.dumps(OUTCOMES),
         )  # fmt: skip
         found: dict[str, dict[str, int]] = {}
         for row in rows:
-            found.setdefault(f"M{row.idx}", {})[row.outcome] = row.n
+            if row.n:
+                found.setdefault(row.name, {})[row.outcome] = row.n
         return found
 
     def reviews_by_policy(self, run_id: int = 1) -> dict[str, dict[str, int]]:

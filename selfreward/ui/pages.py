@@ -13,17 +13,14 @@ from selfreward.errors import BadInput
 from selfreward.outlook import MEANINGS, STAGE_ORDER, outlook, pace, progress
 from selfreward.store import Glances, PairFilter, is_held
 from selfreward.store.finding import REVIEWS, SORTS, Key
+from selfreward.store.glances import OUTCOMES
 from selfreward.store.store import now
 from selfreward.ui import asked
 from selfreward.ui.markup import LONGEST, environment
 from selfreward.wording import differences
 
 ROWS = 50  # a page of a list
-SEARCHED = 30_000  # pairs a search reads at once; the page offers to go on from there
-OUTCOMES = (
-    "pair", "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long",
-    "dropped_by_review", "filtered",
-)  # fmt: skip
+SEARCHED = 40_000  # pairs a search reads at once; the page offers to go on from there
 
 
 class Missing(Exception):
@@ -184,10 +181,13 @@ class Site:
         here = self.views.place_of(pair_id) if 0 < pair_id < 2**53 else None
         if here is None:
             raise Missing(f"There is no pair {pair_id}.")
-        found = self.views.page(wanted, 1, after=here, backwards=backwards)
+        found = self.views.page(wanted, 1, after=here, backwards=backwards, budget=SEARCHED)
         more = {"go": query.get("go"), "done": query.get("done")}
         if found.rows:
             return f"/pairs/{found.rows[0].id}{asked.query_of(wanted, **more)}"
+        if found.stopped is not None:  # the list says how far it was searched, and goes on
+            way = "before" if backwards else "after"
+            return f"/pairs{asked.query_of(wanted, **{way: asked.place(found.stopped)})}"
         return f"/pairs{asked.query_of(wanted, end='first' if backwards else 'last')}"
 
     def prompts(self, asked_for: Mapping[str, str]) -> str:
