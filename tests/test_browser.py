@@ -6,8 +6,10 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +42,7 @@ class Served(NamedTuple):
 
     address: str
     store: Path
+    server: subprocess.Popen[str]
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         assert server.stdout
         found = re.match(r"(http://127\.0\.0\.1:\d+)/ ", server.stdout.readline())
         assert found
-        yield Served(found[1], store)
+        yield Served(found[1], store, server)
         server.terminate()
 
 
@@ -76,6 +79,13 @@ def page(served: Served) -> Iterator[Any]:
         browser.close()
     assert wrong == []
     assert [u for u in asked if not u.startswith(f"{served.address}/")] == []
+
+
+def test_ctrl_c_is_the_normal_end(served: Served) -> None:
+    with urllib.request.urlopen(served.address) as answer:  # at once: the address answers when it is printed
+        assert answer.status == 200
+    served.server.send_signal(signal.SIGINT)
+    assert served.server.wait(20) == 0
 
 
 def test_every_page_opens_with_its_own_headline_and_nothing_runs(page: Any, served: Served) -> None:

@@ -34,7 +34,9 @@ def serve(path: Path, host: str, port: int, token: str | None) -> None:
     with _listening(host, port) as listening:
         for line in told(listening.getsockname()[1], host, token):
             print(line, flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none"
+        )
         with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
