@@ -48,10 +48,13 @@ OUTCOMES = (
     "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long", "dropped_by_review",
     "filtered",
 )  # fmt: skip
+SORTS = ("id", "margin", "-margin")
+REVIEWS = ("auto", "keep", "drop")
 
 RunName = Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Of = Annotated[str | None, typer.Option("--of", help="Only the iteration of this policy, e.g. M1.")]
+Review = Annotated[str | None, typer.Option("--review", help="auto (nobody looked), keep or drop.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")]
 
@@ -143,6 +146,10 @@ def iterate(
 @app.command()
 def status(
     run: RunName = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")
+    ] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Policies and stages as a tree, with counts.")] = False,
     as_json: AsJson = False,
     signals: Annotated[
         bool, typer.Option("--signals", help="Instead: each signal of collapse over the policies.")
@@ -152,16 +159,34 @@ def status(
     from selfreward.runs import database_of
     from selfreward.show import run as show
     from selfreward.show import signals as watched
-    from selfreward.store import Views
+    from selfreward.store import Glances
 
-    views = Views(database_of(run), write=False)
+    views = Glances(database_of(run), write=False)
     if signals:
         found = watched.over_policies(views)
         _print(found, as_json, lambda: watched.run(found))
     elif as_json:
         typer.echo(json.dumps(show.status_data(views)))
+    elif watch:
+        show.watch(views)
     else:
-        show.status(views)
+        (show.tree if tree else show.status)(views)
+
+
+@app.command()
+def ui(
+    run: RunName = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    token: Annotated[
+        str | None, typer.Option("--token", help="Secret that readers need; a must beyond loopback.")
+    ] = None,
+) -> None:
+    """Show a run in the browser, and review its pairs there."""
+    from selfreward.runs import database_of
+    from selfreward.ui.serve import serve
+
+    serve(database_of(run), host, port, token)
 
 
 app.command()(grading_cli.evaluate)
@@ -178,6 +203,11 @@ def pairs_list(
     outcome: Annotated[
         str | None, typer.Option("--outcome", help="Instead of pairs: prompts mined as tie, truncated, …")
     ] = None,
+    fault: Annotated[
+        str | None, typer.Option("--fault", help="Only prompts with an answer or judgement of this fault.")
+    ] = None,
+    scorer: Annotated[str | None, typer.Option("--scorer", help="Only what this scorer judged.")] = None,
+    review: Review = None,
     search: Annotated[str | None, typer.Option("--search", help="Only rows whose texts hold this.")] = None,
     sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
     limit: Limit = 20,
@@ -196,18 +226,18 @@ def pairs_list(
     if dry_run or rules or overrides:
         no_model.pairs_dry_run(run, of, rules, dry_run, overrides, as_json)
         return
-    if sort not in ("id", "margin", "-margin"):
-        raise typer.BadParameter("takes id, margin or -margin", param_hint="--sort")
+    _check_choice("--sort", sort, SORTS)
     _check_choice("--outcome", outcome, OUTCOMES)
+    _check_choice("--review", review, REVIEWS)
     views = _views(run)
+    asked = {"of": of, "min_margin": min_margin, "search": search, "fault": fault, "scorer": scorer}
     if outcome:
-        rows = [dict(r._mapping) for r in views.outcomes(of=of, outcome=outcome, limit=limit)]
+        if review:
+            raise typer.BadParameter("is of pairs; prompts without one have none", param_hint="--review")
+        rows = [dict(r._mapping) for r in views.outcomes(outcome=outcome, limit=limit, **asked)]
         _print(rows, as_json, lambda: show.outcomes(rows))
     else:
-        rows = [
-            dict(r._mapping)
-            for r in views.pairs(of=of, min_margin=min_margin, search=search, limit=limit, sort=sort)
-        ]
+        rows = [dict(r._mapping) for r in views.pairs(limit=limit, sort=sort, review=review, **asked)]
         _print(rows, as_json, lambda: show.pairs(rows))
 
 
@@ -218,12 +248,30 @@ def pairs_show(
     as_json: AsJson = False,
 ) -> None:
     """Show one pair with everything it came from."""
+    from selfreward.show import pair as one
     from selfreward.show import pairs as show
 
     found = _views(run).pair(pair)
     if found is None:
         raise BadInput(f"there is no pair {pair}: `selfreward pairs list` shows the ids")
-    _print(show.pair_data(found), as_json, lambda: show.pair(found))
+    _print(show.pair_data(found), as_json, lambda: one.pair(found))
+
+
+@pairs_app.command("review")
+def pairs_review(
+    run: RunName = None,
+    of: Of = None,
+    review: Review = "auto",
+    sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
+) -> None:
+    """Keep or drop pairs one by one; a dropped one is left out of the next training."""
+    from selfreward.runs import database_of
+    from selfreward.show.review import review as walk
+    from selfreward.store import PairFilter
+
+    _check_choice("--sort", sort, SORTS)
+    _check_choice("--review", review, REVIEWS)
+    walk(database_of(run), PairFilter(of=of, review=review, sort=sort))
 
 
 @pairs_app.command("stats")

@@ -25,7 +25,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("protocols",),
     (
         "rubric", "pairs", "stats", "diversity", "collapse", "invent", "near", "audit", "shapes", "budget",
-        "footprint",
+        "footprint", "wording", "outlook", "agreement",
     ),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
@@ -37,7 +37,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
 )
 # fmt: on
 RECIPES = {"recipe", "recipe_file"}
-NOT_YET = {"report", "ui"}  # rungs that are kept for them
+NOT_YET = {"report"}  # a rung that is kept for it
 PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
@@ -46,7 +46,7 @@ SIDEWAYS = {
     ("no_model", "show"), ("no_model", "runs"), ("grading_cli", "runs"), ("grading_cli", "show"),
     ("budget", "shapes"), ("footprint", "shapes"), ("footprint", "budget"), ("plan", "runs"),
     ("plan", "show"), ("policy_export", "runs"), ("collapse", "stats"), ("collapse", "diversity"),
-    ("probe", "show"),
+    ("probe", "show"), ("agreement", "stats"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}

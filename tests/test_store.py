@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from selfreward import records as r
 from selfreward.errors import StoreError
-from selfreward.store import Lock, Store, Views
+from selfreward.store import Lock, Store, Views, is_held
 
 
 def policy(idx: int) -> r.Policy:
@@ -297,3 +297,14 @@ def test_the_lock_is_its_holders_alone_and_ends_with_it(tmp_path: Path) -> None:
             os.kill(orphan, 0)
     finally:
         os.kill(orphan, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="the kernel's list of locks is Linux's")
+def test_whether_the_lock_is_held_is_seen_without_touching_it(tmp_path: Path) -> None:
+    assert is_held(tmp_path) is False
+    with child(HOLD, str(tmp_path)) as holder:
+        orphan = int(holder.stdout.readline())  # type: ignore[union-attr]
+        assert is_held(tmp_path) is True
+        holder.kill()
+    os.kill(orphan, signal.SIGKILL)
+    assert (tmp_path / "lock").exists() and is_held(tmp_path) is False

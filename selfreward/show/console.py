@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from selfreward.outlook import duration as duration
+from selfreward.wording import visible
 
 
 class _Pipe(Console):
@@ -19,23 +20,19 @@ class _Pipe(Console):
 
 console = _Pipe(highlight=False, soft_wrap=False)
 BARS = "▁▂▃▄▅▆▇█"
+PIPED = 240  # columns of a list that no terminal shows
 
 
 def safe(text: str | None) -> Text:
     """Text for the terminal: control characters but line ends become visible, nothing is markup."""
-    shown = []
-    for char in text or "":
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co"):
-            shown.append(char)
-        else:
-            shown.append(f"\\u{ord(char):04x}")
-    return Text("".join(shown))
+    return Text(visible(text or ""))
 
 
 def short(text: str | None, width: int = 60) -> Text:
-    """The beginning of a text on one line."""
-    line = " ".join((text or "").split())
-    return safe(line if len(line) <= width else line[: width - 1] + "…")
+    """The beginning of a text on one line, at most `width` cells: a wide character takes two."""
+    line = safe(" ".join((text or "")[: 8 * width].split()))
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def sparkline(counts: list[int]) -> str:
@@ -44,15 +41,21 @@ def sparkline(counts: list[int]) -> str:
     return "".join(BARS[min(len(BARS) - 1, round(c / top * (len(BARS) - 1)))] for c in counts)
 
 
+def rows_of(table: Table) -> None:
+    """Prints a list: on a terminal in its width, elsewhere a line a row, for grep and cut."""
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, PIPED)
+    try:
+        console.print(table)
+    finally:
+        if console.width != before:
+            console.width = before
+
+
 def table_of(*columns: str) -> Table:
     """A table without lines whose ids are never broken."""
     found = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         found.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id"))
     return found
-
-
-def duration(seconds: float) -> str:
-    """Whole minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from typing import Any
 
-from rich.text import Text
-
-from selfreward.show.console import console, safe, short, sparkline, table_of
+from selfreward.show.console import console, rows_of, safe, short, sparkline, table_of
 
 
 def pairs(rows: list[dict[str, Any]]) -> None:
     """A pair a line."""
-    table = table_of("id", "of", "margin", "scores", "prompt", "chosen", "rejected")
+    table = table_of("id", "of", "margin", "scores", "review", "prompt", "chosen", "rejected")
+    width = max(16, (console.width - 62) // 3) if console.is_terminal else 40
     for r in rows:
         scores = f"{r['chosen_score']:.2f} > {r['rejected_score']:.2f}"
         table.add_row(
@@ -20,11 +19,10 @@ def pairs(rows: list[dict[str, Any]]) -> None:
             r["policy"],
             f"{r['margin']:.3f}",
             scores,
-            short(r["prompt"], 40),
-            short(r["chosen"], 40),
-            short(r["rejected"], 40),
+            "" if r["review"] == "auto" else r["review"],
+            *(short(r[text], width) for text in ("prompt", "chosen", "rejected")),
         )
-    console.print(table)
+    rows_of(table)
 
 
 def outcomes(rows: list[dict[str, Any]]) -> None:
@@ -33,7 +31,7 @@ def outcomes(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         margin = "" if r["margin"] is None else f"{r['margin']:.3f}"
         table.add_row(str(r["id"]), r["policy"], r["outcome"], margin, short(r["prompt"]), safe(r["detail"]))
-    console.print(table)
+    rows_of(table)
 
 
 def prompts(rows: list[dict[str, Any]]) -> None:
@@ -50,7 +48,7 @@ def prompts(rows: list[dict[str, Any]]) -> None:
             r["outcome"] or "",
             short(r["text"], 80),
         )
-    console.print(table)
+    rows_of(table)
 
 
 def pair_data(found: dict[str, Any]) -> dict[str, Any]:
@@ -64,51 +62,6 @@ def pair_data(found: dict[str, Any]) -> dict[str, Any]:
     return {k: [plain(r) for r in v] if isinstance(v, list) else plain(v) for k, v in found.items()}
 
 
-def pair(found: dict[str, Any]) -> None:
-    """One pair in full: prompt, both texts, every judgement, parents, seeds, hashes."""
-    p = found["pair"]
-    console.print(
-        Text(
-            f"pair {p.id} of {p.policy}, rule {p.rule}, margin {p.margin:.4f}, review {p.review}",
-            style="bold",
-        )
-    )
-    for message in json.loads(p.messages):
-        console.print(Text("\n[").append(safe(str(message["role"]))).append("]"), style="bold")
-        console.print(safe(message["content"]))
-    for side, score in (("chosen", p.chosen_score), ("rejected", p.rejected_score)):
-        c = found[side]
-        head = f"\n[{side}] score {score:.4f}, sample {c.sample}, {c.n_tokens} tokens, seed {c.seed}"
-        console.print(Text(head, style="bold green" if side == "chosen" else "bold red"))
-        console.print(safe(c.text))
-        for j in found[f"{side}_judgements"]:
-            said = f"score {j.score:.4f}" if j.score is not None else f"fault {j.fault}"
-            console.print(safe(f"  {j.scorer} {j.sample}: {said} {_detail(j.detail)}"), style="dim")
-            if j.raw:
-                console.print(safe(j.raw))
-    console.print(Text("\n[where it comes from]", style="bold"))
-    console.print(
-        safe(
-            f"prompt {p.prompt_id}, {p.source}, round {p.round}; "
-            f"policy {p.policy} {found['policy'].sha256 or 'base'}"
-        )
-    )
-    for parent in found["parents"]:
-        console.print(
-            Text("  parent ")
-            .append(safe(f"{parent.id} ({parent.policy}, {parent.source}): "))
-            .append(short(parent.text, 80))
-        )
-
-
-def _detail(detail: str | None) -> str:
-    if not detail:
-        return ""
-    return " ".join(
-        f"{k}:{v:.3f}" if isinstance(v, float) else f"{k}:{v}" for k, v in json.loads(detail).items()
-    )
-
-
 def stats_data(views: Any, of: str | None) -> dict[str, Any]:
     """The pairs in numbers, by policy.
 
@@ -116,6 +69,11 @@ def stats_data(views: Any, of: str | None) -> dict[str, Any]:
     histogram.
     """
     found: dict[str, Any] = {}
+    from selfreward.agreement import agreement
+
+    agreed: dict[str, list[Any]] = {}
+    for a in agreement(views.reviewed(of)):
+        agreed.setdefault(a.policy, []).append(asdict(a))
     for row in views.mining_counts(of):
         found.setdefault(row.policy, {"outcomes": {}})["outcomes"][row.outcome] = row.n
     numbers: dict[str, list[Any]] = {}
@@ -133,6 +91,7 @@ def stats_data(views: Any, of: str | None) -> dict[str, Any]:
             "rejected_tokens_mean": sum(r.rejected_tokens for r in rows) / n,
             "chosen_longer_share": sum(r.chosen_tokens > r.rejected_tokens for r in rows) / n,
             "margins": _histogram(margins),
+            "reviews": agreed.get(policy, []),
         }
     return found
 
@@ -162,3 +121,14 @@ def pair_stats(data: dict[str, Any]) -> None:
             f"{d['chosen_longer_share']:.0%}",
         )  # fmt: skip
     console.print(table)
+    for policy, d in data.items():
+        for a in d.get("reviews", []):
+            console.print(safe(_agreement(policy, a)))
+
+
+def _agreement(policy: str, a: dict[str, Any]) -> str:
+    text = f"{policy} reviews by people: {a['kept']} kept, {a['dropped']} dropped"
+    if a["agrees"]:
+        s = a["agrees"]
+        text += f"; {a['scorer']} agrees on {s['value']:.0%} [{s['low']:.0%}, {s['high']:.0%}] n={s['n']}"
+    return text

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
-from selfreward.show.console import console, safe, table_of
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree
 
-STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+from selfreward.errors import BadInput
+from selfreward.outlook import STAGE_ORDER, Outlook, duration, outlook, progress
+from selfreward.show.console import console, safe, table_of
+from selfreward.store import is_held
+from selfreward.store.store import now
+from selfreward.wording import visible
 
 
 def status_data(views: Any) -> dict[str, Any]:
     """The run as plain data: policies with stages, counts of their iteration, measures and alarms."""
     found = views.status()
+    stands = _outlook(views, found)
     policies = []
     for policy in found["policies"]:
         mine = [dict(s._mapping) for s in found["stages"] if s.policy == policy.name]
@@ -29,12 +41,75 @@ def status_data(views: Any) -> dict[str, Any]:
                 "alarms": [dict(a._mapping) for a in found["alarms"] if a.policy == policy.name],
             }
         )
-    return {"policies": policies}
+    return {"policies": policies, "outlook": asdict(stands)}
+
+
+def _outlook(views: Any, found: Mapping[str, list[Any]]) -> Outlook:
+    stages = sorted(found["stages"], key=lambda s: STAGE_ORDER.index(s.name))
+    held = is_held(views.path.parent)
+    return outlook(found["policies"], stages, found["alarms"], held=held, at=now())
+
+
+def _headline(stands: Outlook) -> Text:
+    colour = {"ok": "green", "warn": "yellow", "halt": "red"}[stands.level]
+    text = safe(stands.now)
+    if stands.health:
+        text.append("\n").append(Text(visible(stands.health), style=colour))
+    return text
+
+
+def tree(views: Any) -> None:
+    """Prints `branches`."""
+    console.print(branches(views))
+
+
+def branches(views: Any) -> Tree:
+    """Policies and stages as a tree, with counts, rate, what is left and tokens; quick on any store."""
+    found, at = views.status(), now()
+    outcomes = views.outcomes_by_policy()
+    made = Tree(_headline(_outlook(views, found)), guide_style="dim")
+    for policy in found["policies"]:
+        node = made.add(Text(f"{policy.name} ", style="bold").append(policy.status, style="dim"))
+        for stage in sorted(
+            (s for s in found["stages"] if s.policy == policy.name), key=lambda s: STAGE_ORDER.index(s.name)
+        ):
+            node.add(_leaf(stage, at))
+        if policy.name in outcomes:
+            counts = ", ".join(f"{n:,} {o}" for o, n in outcomes[policy.name].items())
+            node.add(Text("became ").append(counts))
+        for alarm in found["alarms"]:
+            if alarm.policy == policy.name and alarm.level != "ok":
+                node.add(Text(visible(f"{alarm.level}: {alarm.message}"), style="yellow"))
+    return made
+
+
+def _leaf(stage: Any, at: str) -> Text:
+    sign = {"done": "✓", "running": "▸", "failed": "✗", "skipped": "–"}.get(stage.status, "·")
+    text = Text(f"{sign} {stage.name}  ")
+    if stage.status in ("done", "running"):
+        took = f" in {duration(stage.seconds)}" if stage.status == "done" and stage.seconds >= 1 else ""
+        text.append(progress(stage, at) + took, style="dim" if stage.status == "done" else "")
+    else:
+        text.append(stage.status, style="dim")
+    return text.append(safe(f": {stage.error}")) if stage.error else text
+
+
+def watch(views: Any, every: float = 2.0) -> None:
+    """The tree, drawn again and again until Ctrl-C."""
+    if not console.is_terminal:
+        raise BadInput("--watch draws on a terminal, and this is none: `selfreward status` prints once")
+    drawn = Live(branches(views), console=console, auto_refresh=False)
+    with suppress(KeyboardInterrupt), drawn as live:
+        while True:
+            time.sleep(every)
+            live.update(branches(views), refresh=True)
 
 
 def status(views: Any) -> None:
-    """Policies and stages, then measures with intervals, then what the gates found."""
-    data = status_data(views)["policies"]
+    """Where the run stands, policies and stages, measures with intervals, what the gates found."""
+    whole = status_data(views)
+    data = whole["policies"]
+    console.print(_headline(Outlook(**whole["outlook"])))
     table = table_of("policy", "status", "adapter", "stages", "its iteration")
     for p in data:
         stages = " ".join(f"{s['name']}{_mark(s)}" for s in p["stages"])
@@ -55,7 +130,7 @@ def _mark(stage: dict[str, Any]) -> str:
         case "done":
             return " ✓"
         case "running":
-            return f" {stage['n_done']}/{stage['n_total'] or '?'}"
+            return f" {stage['n_done']}/{stage['n_total'] or '?'}"  # its rate stands in the headline
         case other:
             return f" ({other})"
 

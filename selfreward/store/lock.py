@@ -49,3 +49,20 @@ class Lock:
             return f"process {found['pid']} on {found['host']} ({found['command']})"
         except (ValueError, KeyError):
             return "another process"
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process on this machine holds the run's lock; None where that can't be seen.
+
+    Read from the kernel's list: trying the lock could make an `iterate` that starts just then fail.
+    """
+    try:
+        inode = (folder / "lock").stat().st_ino
+    except OSError:
+        return False
+    try:
+        held = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return None
+    fields = [line.split() for line in held.splitlines()]
+    return any("FLOCK" in f and any(x.endswith(f":{inode}") for x in f) for f in fields)

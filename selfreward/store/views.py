@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from selfreward.store.database import Database
+from selfreward.store.finding import PairFilter, find_pairs
 
 
 class Views(Database):
@@ -53,30 +54,50 @@ class Views(Database):
         }
 
     def pairs(
-        self, *, of: str | None, min_margin: float, search: str | None, limit: int, sort: str
+        self,
+        *,
+        of: str | None = None,
+        min_margin: float = 0.0,
+        search: str | None = None,
+        limit: int,
+        sort: str = "id",
+        fault: str | None = None,
+        scorer: str | None = None,
+        review: str | None = None,
+        run_id: int = 1,
     ) -> list[Any]:
         """Pairs with prompt and texts; `sort` is `margin`, `id` or `-margin`."""
-        order = {"id": "r.id", "margin": "r.margin, r.id", "-margin": "r.margin DESC, r.id"}[sort]
-        return self.rows(
-            "SELECT r.id, p.policy, p.text AS prompt, p.messages, p.source,"
-            " c.text AS chosen, x.text AS rejected, r.chosen_score,"
-            " r.rejected_score, r.margin, r.rule, r.review"
-            " FROM reviewed_pair r JOIN prompt p ON p.id = r.prompt_id"
-            " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
-            " WHERE r.margin >= :m AND (:of IS NULL OR p.policy = :of)"
-            " AND (:q IS NULL OR instr(lower(p.text || char(10) || c.text || char(10) || x.text),"
-            " lower(:q)) > 0)"
-            f" ORDER BY {order} LIMIT :n",
-            m=min_margin, of=of, q=search, n=limit,
-        )  # fmt: skip
+        wanted = PairFilter(of, min_margin, search, fault, scorer, review, sort)
+        return find_pairs(self, wanted, limit=limit, run_id=run_id).rows
 
-    def outcomes(self, *, of: str | None, outcome: str, limit: int) -> list[Any]:
-        """Prompts of an iteration that were mined with that outcome."""
+    def outcomes(
+        self,
+        *,
+        of: str | None,
+        outcome: str,
+        limit: int,
+        min_margin: float = 0.0,
+        search: str | None = None,
+        fault: str | None = None,
+        scorer: str | None = None,
+        run_id: int = 1,
+    ) -> list[Any]:
+        """Prompts of an iteration that were mined with that outcome; one without a margin counts as 0."""
         return self.rows(
             "SELECT p.id, p.policy, p.text AS prompt, m.outcome, m.margin, m.detail"
             " FROM mining m JOIN prompt p ON p.id = m.prompt_id"
-            " WHERE m.outcome = :o AND (:of IS NULL OR p.policy = :of) ORDER BY p.id LIMIT :n",
-            o=outcome, of=of, n=limit,
+            " WHERE m.run_id = :r AND m.outcome = :o AND (:of IS NULL OR p.policy = :of)"
+            " AND coalesce(m.margin, 0) >= :m"
+            " AND (:q IS NULL OR instr(lower(p.text), lower(:q)) OR EXISTS (SELECT 1 FROM candidate c"
+            " WHERE c.prompt_id = p.id AND c.run_id = m.run_id AND instr(lower(c.text), lower(:q))))"
+            " AND (:f IS NULL OR EXISTS (SELECT 1 FROM candidate c LEFT JOIN judgement j"
+            " ON j.candidate_id = c.id AND j.run_id = c.run_id AND (:s IS NULL OR j.scorer = :s)"
+            " WHERE c.prompt_id = p.id AND c.run_id = m.run_id AND :f IN (c.fault, j.fault)))"
+            " AND (:s IS NULL OR EXISTS (SELECT 1 FROM candidate c JOIN judgement j"
+            " ON j.candidate_id = c.id AND j.run_id = c.run_id AND j.scorer = :s"
+            " WHERE c.prompt_id = p.id AND c.run_id = m.run_id))"
+            " ORDER BY p.id LIMIT :n",
+            o=outcome, of=of, n=limit, m=min_margin, q=search, f=fault, s=scorer, r=run_id,
         )  # fmt: skip
 
     def pair(self, pair_id: int) -> dict[str, Any] | None:
@@ -104,10 +125,39 @@ class Views(Database):
             "scorer": self.one(
                 "SELECT * FROM scorer WHERE run_id = :r AND policy = :p", r=row.run_id, p=row.policy
             ),
+            "rubric": self.one(
+                "SELECT u.* FROM scorer s JOIN rubric u ON u.sha256 = s.rubric_sha256"
+                " WHERE s.run_id = :r AND s.policy = :p",
+                r=row.run_id, p=row.policy,
+            ),
             "policy": self.one(
                 "SELECT * FROM policy WHERE run_id = :r AND name = :p", r=row.run_id, p=row.policy
             ),
-        }
+            "trained": self.rows(
+                "SELECT run_id, policy, kind, weight, split FROM trained_on WHERE pair_id = :i"
+                " ORDER BY run_id, policy",
+                i=pair_id,
+            ),
+        }  # fmt: skip
+
+    def reviewed(self, of: str | None = None) -> list[Any]:
+        """Reviewed pairs by scorer: policy, review, note, margin, and the scorer's mean score of each side.
+
+        A scorer that gave a side no readable score leaves NULL there.
+        """
+        mean = (
+            "(SELECT avg(j.score) FROM judgement j WHERE j.candidate_id = {} AND j.run_id = v.run_id"
+            " AND j.scorer = s.name)"
+        )
+        return self.rows(
+            "SELECT r.id, p.policy, v.review, r.margin, s.name AS scorer,"
+            f" {mean.format('r.chosen_id')} AS chosen, {mean.format('r.rejected_id')} AS rejected"
+            " FROM review v CROSS JOIN pair r ON r.run_id = v.run_id AND r.chosen_id = v.chosen_id"
+            " AND r.rejected_id = v.rejected_id JOIN prompt p ON p.id = r.prompt_id"
+            " LEFT JOIN scorer s ON s.run_id = v.run_id AND s.policy = p.policy"
+            " WHERE :of IS NULL OR p.policy = :of ORDER BY r.id, s.name",
+            of=of,
+        )
 
     def pair_numbers(self, of: str | None) -> list[Any]:
         """Per pair: policy, margin, scores and the token counts of both texts, by id."""

@@ -1,0 +1,151 @@
+"""Where a run stands, in words: what it is doing, how fast, whether it is healthy.
+
+Pure: rows of `policy`, `stage` and `alarm` in, sentences out; the clock is an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+STAGE_ORDER = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+# What `stage.n_done` counts.
+UNITS = {
+    "sft": "steps", "prompts": "prompts", "candidates": "answers", "judge": "answers", "pairs": "prompts",
+    "train": "steps", "probe": "answers", "evaluate": "answers",
+}  # fmt: skip
+# Measures in a few words, where the name alone does not say it.
+MEANINGS = {
+    "cut_share": "probe answers that were cut off",
+    "distinct_2": "different among all pairs of neighbouring words",
+    "kl_m0": "distance from the base, nats a token",
+    "kl_previous": "distance from its parent, nats a token",
+    "length_mean": "tokens a probe answer",
+    "loop_share": "probe answers that repeat themselves",
+    "moved": "proof: difference from its parent, nats a token",
+    "noise": "proof: what batching alone changes, nats a token",
+    "proof_gap": "proof: engine against trainer, nats a token",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a stage goes; None where nothing was timed or the total is not known."""
+
+    per_second: float | None
+    tokens_per_second: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`level` is ok, warn or halt; `now` says what happens, `health` what to think of it."""
+
+    level: str
+    now: str
+    health: str
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds, minutes or hours."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def pace(stage: Any, at: str) -> Pace:
+    """A stage's speed from its own counters.
+
+    A training counts its seconds at its end: until then they are those since its start, if it had only one.
+    `at` is the present as the store writes it.
+    """
+    seconds = stage.seconds
+    if not seconds and stage.status == "running" and stage.attempt == 1 and stage.started_at:
+        seconds = _since(stage.started_at, at)
+    if not seconds or not stage.n_done:
+        return Pace(None, None, None)
+    speed = stage.n_done / seconds
+    left = max(0, stage.n_total - stage.n_done) / speed if stage.n_total else None
+    return Pace(speed, stage.n_tokens / seconds if stage.n_tokens else None, left)
+
+
+def _since(start: str, end: str) -> float:
+    """Seconds between two times as the store writes them, 0 where one is something else."""
+    times = [[int(n) for n in re.findall(r"\d+", t)] for t in (start, end) if re.fullmatch(TIME, t)]
+    return max(0.0, float(timegm(tuple(times[1])) - timegm(tuple(times[0])))) if len(times) == 2 else 0.0
+
+
+def progress(stage: Any, at: str) -> str:
+    """Counts, speed and what is left of a stage, in a line."""
+    found = pace(stage, at)
+    parts = [f"{stage.n_done:,} of {stage.n_total:,}" if stage.n_total else f"{stage.n_done:,} so far"]
+    if found.per_second is not None:
+        slow = found.per_second < 1
+        parts.append(f"{1 / found.per_second:.1f} s each" if slow else f"{found.per_second:.1f} a second")
+    if stage.n_tokens:
+        speed = f" ({found.tokens_per_second:.0f} a second)" if found.tokens_per_second else ""
+        parts.append(f"{stage.n_tokens:,} tokens{speed}")
+    if found.seconds_left and stage.status == "running":
+        parts.append(f"about {duration(found.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def outlook(
+    policies: Sequence[Any], stages: Sequence[Any], alarms: Sequence[Any], *, held: bool | None, at: str
+) -> Outlook:
+    """The run in two sentences. `held`: does a process hold the run's lock; None where nobody knows."""
+    if not policies:
+        return Outlook("ok", "Nothing has been made yet.", "")
+    standing = max((p for p in policies if p.status == "promoted"), key=lambda p: p.idx, default=policies[0])
+    halted = _halted(policies, stages, alarms)
+    if halted:
+        return Outlook("halt", f"{standing.name} is the policy; the run has stopped.", halted)
+    return Outlook(
+        "warn" if any(a.level == "warn" for a in alarms) else "ok",
+        f"{_doing(stages, held, at)} {standing.name} is the policy now.",
+        _health(policies, alarms),
+    )
+
+
+def _doing(stages: Sequence[Any], held: bool | None, at: str) -> str:
+    running = next((s for s in stages if s.status == "running"), None)
+    if running is None:
+        return "Between two stages." if held else "Nothing is running."
+    name = f"{running.policy} {running.name}"
+    match held:
+        case True:
+            return f"Now {name}: {progress(running, at)}."
+        case False:
+            done = f"{running.n_done:,} of {running.n_total or '?'}"
+            return f"Interrupted in {name} at {done}: the same command goes on from there."
+        case None:
+            return f"{name} is running or was interrupted: {progress(running, at)}."
+
+
+def _halted(policies: Sequence[Any], stages: Sequence[Any], alarms: Sequence[Any]) -> str:
+    """Why the run can't go on, or nothing. A gate that was told to warn only has left its policy promoted."""
+    for policy in policies:
+        if policy.status == "rejected":
+            return f"{policy.name} was rejected: {policy.decision}."
+    for stage in stages:
+        if stage.status == "failed":
+            return f"{stage.policy} {stage.name} failed: {stage.error}"
+    for alarm in alarms:
+        if alarm.level == "halt" and alarm.stage == "pairs":
+            return f"{alarm.message}."
+    return ""
+
+
+def _health(policies: Sequence[Any], alarms: Sequence[Any]) -> str:
+    bad = [a for a in alarms if a.level != "ok"]
+    if bad:
+        return f"{len(bad)} of {len(alarms)} signals raised an alarm: {'; '.join(a.message for a in bad)}."
+    if not alarms:
+        return "No gate has looked at it yet."
+    return f"All {len(alarms)} signals of {len({(a.policy, a.stage) for a in alarms})} gates are fine."
