@@ -313,16 +313,16 @@ def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy 
     """Writes the findings; a halt rejects the policy at the gate and stops the run, or is said and passed."""
     work.store.put_findings(*(_alarm(work, stage, f) for f in findings))
     halts = [f for f in findings if f.level == "halt"]
+    passes = work.recipe.gate.on_collapse == "warn" and not any(f.signal == "pairs" for f in halts)
+    stops = halts[:1] if not passes else []
     for finding in findings:
-        if finding.level != "ok":
+        if finding.level != "ok" and finding not in stops:  # that one is the error's own line
             work.progress.say(f"{finding.level}: {finding.message}")
-    if not halts:
-        return
-    if work.recipe.gate.on_collapse == "warn" and not any(f.signal == "pairs" for f in halts):
+    if not stops:
         return
     if policy is not None:
-        _reject(work, policy, halts[0].message)
-    raise GateHalted(halts[0].message)
+        _reject(work, policy, stops[0].message)
+    raise GateHalted(stops[0].message)
 
 
 def _alarm(work: Work, stage: Stage, f: Finding) -> Alarm:

@@ -65,9 +65,8 @@ def run(work: Work, stage: Stage) -> str:
         _answer_problems(work, stage, policy, options, problems)
         metrics += _problem_metrics(work, policy)
     work.store.put_metrics(metrics)
-    return ", ".join(
-        f"{m.name} {m.value:.2f}" for m in metrics if m.value is not None and "faults" not in m.name
-    )
+    told = [f"{m.name} {m.value:.2f}" for m in metrics if m.value is not None and "faults" not in m.name]
+    return ", ".join(told) or "no answer could be read"
 
 
 def _sampling(options: Evaluate) -> Sampling:
