@@ -61,7 +61,8 @@ def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
 
 def _decided(work: Work, policy: Policy) -> dict[str, Any]:
     keys = work.decided_by_engine(work.policy(policy.parent or "M0"))
-    return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")}
+    served = ("engine.batch", "engine.block", "engine.type", "engine.served_model")
+    return {k: v for k, v in keys.items() if k not in served} | {"engine.threads": work.threads}
 
 
 def run(work: Work, stage: Stage) -> str:
