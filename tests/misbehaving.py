@@ -165,9 +165,9 @@ def policy(root: str, stop: int, *, context: int | None = 4096) -> Behave:
 
 
 def drawn(body: dict[str, Any], stop: int) -> dict[str, Any]:
-    """The reply of a sound server to a completion request."""
+    """The reply of a sound server to a completion request; it draws small letters of the tiny policy."""
     dice = random.Random(json.dumps([body["prompt"], body.get("seed")]))
-    ids = [dice.randrange(100, 120) for _ in range(min(6, body["max_tokens"]))]
+    ids = [dice.randrange(67, 93) for _ in range(min(6, body["max_tokens"]))]
     if len(ids) < body["max_tokens"]:
         ids.append(stop)
     top = {f"token_id:{t}": -dice.uniform(2, 5) for t in body.get("logprob_token_ids", [])}

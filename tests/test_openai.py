@@ -190,9 +190,10 @@ def test_a_reply_has_its_time_as_a_whole_and_is_then_tried_again(slow: dict[str,
 
 
 def test_a_server_that_is_too_slow_is_said_to_be() -> None:
-    with judging(lambda p, b, n: Reply({}, wait=0.5), timeout=0.1) as (engine, _):
-        with pytest.raises(WorkFailed, match=r"does not answer within 0.1 s, 3 times: raise engine.timeout"):
-            engine.generate(ask(1))
+    told = r"does not answer within 0.1 s, 3 times: raise engine.timeout"
+    slow = judging(lambda p, b, n: Reply({}, wait=0.5), timeout=0.1)
+    with slow as (engine, _), pytest.raises(WorkFailed, match=told):
+        engine.generate(ask(1))
 
 
 def test_nobody_listening_is_one_line() -> None:
@@ -286,7 +287,7 @@ def test_what_is_on_its_way_when_an_error_ends_it_all_still_comes_in() -> None:
 @pytest.mark.parametrize("key", ["sk-two words", "sk-\u00e9"])
 def test_a_key_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("MY_KEY", key)
-    with pytest.raises(BadInput, match="^MY_KEY holds") as refused:
+    with pytest.raises(BadInput, match=r"^MY_KEY holds") as refused:
         TextEngine(url="http://127.0.0.1:1/v1", served_model="m", api_key_env="MY_KEY")
     assert key not in str(refused.value)
 

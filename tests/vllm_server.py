@@ -27,7 +27,9 @@ SMALL = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "GOMP_SPINCOUNT": "10000",
 }
-SERVE = "vllm.entrypoints.launchers.api_server.entry"  # `vllm serve` does not start where vllm-cpu is installed
+SERVE = (
+    "vllm.entrypoints.launchers.api_server.entry"  # `vllm serve` does not start where vllm-cpu is installed
+)
 PATIENCE = 300.0  # seconds to load on a busy machine
 
 

@@ -82,7 +82,7 @@ class Server:
         try:
             while True:
                 while error is None and len(running) < self._concurrency and (job := next(left, None)):
-                    running[asyncio.ensure_future(job[1](), loop=self._loop)] = job[0]  # type: ignore[arg-type]
+                    running[asyncio.ensure_future(job[1](), loop=self._loop)] = job[0]
                 if not running:
                     break
                 done, _ = self._loop.run_until_complete(
