@@ -35,7 +35,7 @@ LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
 SIDEWAYS = {("diversity", "stats"), ("training", "engines")}
 
-HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
+HEAVY = {"torch", "transformers", "vllm", "openai", "trl", "peft", "ray"}
 OUTSIDE = {
     "builtins", "datetime", "glob", "http", "httpx", "io", "logging", "os", "pathlib", "requests", "secrets",
     "shutil", "socket", "sqlalchemy", "sqlite3", "sqlmodel", "subprocess", "sys", "tempfile", "threading",

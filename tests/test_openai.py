@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -282,6 +283,14 @@ def test_what_is_on_its_way_when_an_error_ends_it_all_still_comes_in() -> None:
                 came.append((place, found.text))
         assert sorted(came) == [(i, f"echo q{i}") for i in (0, 2, 3)]
         assert len(server.asked) == 4
+
+
+def test_a_missing_client_library_is_said_with_the_command_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(BadInput, match=r"pip install 'selfreward\[openai\]'"):
+        TextEngine(url="http://127.0.0.1:1/v1", served_model="m")
 
 
 @pytest.mark.parametrize("key", ["sk-two words", "sk-\u00e9"])

@@ -16,6 +16,8 @@ pytest.importorskip("openai")
 from selfreward.engines.openai_engine import OpenaiEngine
 from selfreward.errors import BadInput
 from selfreward.protocols import Choice, Completion, Request, Sampling, Scored
+from selfreward.recipe_file import parse
+from selfreward.stages.work import Work
 from tests.misbehaving import Behave, Reply, Server, drawn, models, policy, refusal, serving
 from tests.runner import command, iterate, query, write_recipe
 
@@ -219,6 +221,33 @@ def test_an_adapter_the_server_does_not_take_is_one_line_with_the_next_move(
         with pytest.raises(Exception, match=r"no such thing: start it with VLLM_ALLOW.*--max-lora-rank 32,"):
             engine.generate(draw(1, adapter=lora(tmp_path / "a", 32)))
         assert len(server.bodies("/load_lora_adapter")) == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ({}, "nothing leaves this machine"),
+        ({"url": "https://api.example.org/v1"}, "nothing leaves this machine"),  # another engine's
+        ({"type": "openai", "url": "http://[::1]:8000/v1"}, "nothing leaves this machine (the engine is a"),
+        (
+            {"type": "openai", "url": "http://10.1.2.3:8000/v1"},
+            "judge texts (as token ids) and adapters' paths go to 10.1.2.3:8000",
+        ),
+        (
+            {"type": "openai", "url": "https://api.example.org/v1", "api_key_env": "MY_KEY"},
+            "go to api.example.org with the key in MY_KEY, nothing else",
+        ),
+    ],
+)
+def test_the_first_line_says_which_texts_go_to_which_host(
+    engine: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    nothing: Any = None
+    recipe = parse({"model": "base", "engine": engine}, "mine.yaml")
+    said = Work(nothing, nothing, recipe, *[nothing] * 5).destination
+    assert told in said and "sk-secret" not in said
+    assert ("nothing leaves this machine" in said) == (told.startswith("nothing"))
 
 
 def served_run(folder: Path, model: Path, url: str, **engine: Any) -> None:

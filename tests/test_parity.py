@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from selfreward.engines.client import EngineClient
+from selfreward.errors import BadInput, SelfRewardError
 from selfreward.protocols import Choice, Completion, Request, Sampling, Scored
 from tests.conftest import make_tiny_policy
 from tests.test_engine import _adapter
@@ -208,6 +209,27 @@ def test_a_chat_without_room_for_its_answer_is_a_fault_and_the_rest_goes_on(engi
     assert (found[0].fault, found[1].text, found[1].fault) == (None, None, "too_long")
     few, none = engine.choice_logprobs([Choice(c, "Score:", (" 1", " 2")) for c in (CHATS[0], long)])
     assert few is not None and none is None
+
+
+def test_a_server_refuses_what_it_cannot_serve_in_one_line(
+    engines: dict[str, EngineClient], policy: Path, tmp_path: Path
+) -> None:
+    """Another base under another name, and an adapter of rank 16 where the server takes 8."""
+    if "openai" not in engines:
+        pytest.skip("vllm is not installed: `make install` brings it")
+    url = engines["openai"]._settings["url"]
+    other = EngineClient(
+        "openai", {"model": str(make_tiny_policy(tmp_path / "other")), "url": url}, tmp_path / "log"
+    )
+    wide = EngineClient("openai", {"model": str(policy), "url": url}, tmp_path / "log")
+    worn = _adapter(tmp_path / "wide", policy, 1, rank=16)
+    with pytest.raises(BadInput, match=r"serves .*, not .*other, the recipe's model"):
+        other.generate(ask(1))
+    with pytest.raises(SelfRewardError, match=r"--max-lora-rank 16, where it can read"):
+        wide.generate(ask(1, worn))
+    assert wide.generate(ask(1))[0].fault is None  # the server is well still
+    other.close()
+    wide.close()
 
 
 @pytest.mark.parametrize("name", ["vllm", "openai"])

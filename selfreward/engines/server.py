@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import importlib.util
 import ipaddress
 import json
 import os
@@ -63,6 +64,10 @@ class Server:
     def __init__(
         self, url: str, *, key_env: str, concurrency: int, timeout: float, patience: float = 0.5
     ) -> None:
+        if importlib.util.find_spec("openai") is None:
+            raise BadInput(
+                "engine.type is openai, which is not installed: `pip install 'selfreward[openai]'`"
+            )
         self.host = urlsplit(url).netloc
         self._key_env, self._key = key_env, _key(key_env)
         self._concurrency, self._timeout, self._patience = concurrency, timeout, patience
