@@ -98,7 +98,7 @@ def test_a_storm_of_refusals_is_waited_out_and_every_request_answered_once(troub
 
 
 def test_waits_grow_and_are_not_all_alike() -> None:
-    """Waits of half to all of 0.1, 0.2, 0.4 and 0.8 s: eight times the whole of it has a chance below 1e-8."""
+    """Waits of half to all of 0.1, 0.2, 0.4 and 0.8 s: eight times nearly all of it has no chance."""
     with judging(lambda p, body, n: refusal(429) if n <= 4 else echo(body), patience=0.1, concurrency=8) as (
         engine,
         server,
@@ -178,6 +178,13 @@ def test_a_server_that_answers_nobody_stops_the_run_in_one_line_and_faults_nothi
         assert "\n" not in str(stopped.value)
 
 
+def test_a_server_that_is_busy_makes_no_faults_even_where_it_answers_others() -> None:
+    """What is refused for want of room is as good a request as any: the run stops, and asks it again."""
+    busy = judging(lambda p, b, n: refusal(429) if number(b) == 0 else echo(b), patience=0.001)
+    with busy as (engine, _), pytest.raises(WorkFailed, match=r"refuses with 429: no, 8 times"):
+        engine.generate(ask(1))
+
+
 def test_cut_connections_are_tried_again() -> None:
     with judging(lambda p, b, n: Reply(echo(b).body, cut=n < 3)) as (engine, _):
         assert engine.generate(ask(6)) == echoed(6)
@@ -186,8 +193,12 @@ def test_cut_connections_are_tried_again() -> None:
 @pytest.mark.parametrize("slow", [{"wait": 0.6}, {"drip": 0.1}])
 def test_a_reply_has_its_time_as_a_whole_and_is_then_tried_again(slow: dict[str, float]) -> None:
     """Bytes that drip in keep a read time-out quiet for ever: the whole reply has one."""
-    with judging(lambda p, b, n: Reply(echo(b).body, **slow if n < 2 else {}), timeout=0.3) as (engine, _):
+    with judging(lambda p, b, n: Reply(echo(b).body, **slow if n < 2 else {}), timeout=0.3) as (
+        engine,
+        server,
+    ):
         assert engine.generate(ask(2)) == echoed(2)
+        assert set(server.seen.values()) == {2}
 
 
 def test_a_server_that_is_too_slow_is_said_to_be() -> None:

@@ -270,7 +270,10 @@ VERDICTS = "SELECT candidate_id, sample, score, fault FROM judgement ORDER BY 1,
 def test_limits_stop_a_run_at_a_block_s_end_and_it_goes_on_with_what_is_missing(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
-    """15 requests a start: many starts, and still each candidate is asked for once, as without a limit."""
+    """15 requests a start: many starts, and still each candidate is asked for once, as without a limit.
+
+    A block is two prompts of three candidates: no start asks for more than three blocks, 18 of the 24.
+    """
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     with serving(policy(str(tiny_policy), STOP)) as server:
         served_run(whole, tiny_policy, server.url)
@@ -279,25 +282,31 @@ def test_limits_stop_a_run_at_a_block_s_end_and_it_goes_on_with_what_is_missing(
         told = f"nothing leaves this machine (the engine is a server on it, {server.url[7:-3]})"
         assert told in done.stderr + done.stdout
         once = {json.dumps(b, sort_keys=True) for b in server.bodies(POST) if b["max_tokens"] == 32}
-        server.asked.clear()
         served_run(parts, tiny_policy, server.url, limits={"requests": 15})
-        codes = []
+        codes: list[int] = []
+        asked: list[str] = []
         while not codes or codes[-1] == 130:
+            server.asked.clear()
             found = iterate(parts, "--from", "M0", "--to", "M2", "--pause-before", "train")
+            now = [json.dumps(b, sort_keys=True) for b in server.bodies(POST) if b["max_tokens"] == 32]
+            assert len(now) <= 18
+            asked += now
             codes.append(found.returncode)
             assert len(codes) < 20, found.stderr
             if found.returncode == 130:
                 assert "engine.limits.requests = 15 is reached after" in found.stderr
         assert codes[-1] == 0, found.stderr
         assert codes.count(130) >= 3
-        asked = [json.dumps(b, sort_keys=True) for b in server.bodies(POST) if b["max_tokens"] == 32]
     assert sorted(asked) == sorted(once) and len(once) == 24
     assert query(parts, ROWS) == query(whole, ROWS)
     assert query(parts, VERDICTS) == query(whole, VERDICTS) and len(query(parts, VERDICTS)) == 24
 
 
 def test_what_came_before_a_server_fell_silent_is_stored(tiny_policy: Path, tmp_path: Path) -> None:
-    """It refuses after 20 requests for candidates: prompts that are whole are not answered again."""
+    """It refuses after 20 requests for candidates: prompts that are whole are not answered again.
+
+    A block of 16 prompts is more than there are, so nothing was due to be stored before the end.
+    """
     sound, asked = policy(str(tiny_policy), STOP), []
 
     def behave(path: str, body: dict[str, Any], n: int) -> Reply:
@@ -308,7 +317,7 @@ def test_what_came_before_a_server_fell_silent_is_stored(tiny_policy: Path, tmp_
         return sound(path, body, n)
 
     with serving(behave) as server:
-        served_run(tmp_path, tiny_policy, server.url)
+        served_run(tmp_path, tiny_policy, server.url, block=16)
         found = iterate(tmp_path, "--to", "M2", "--pause-before", "judge")
         assert found.returncode == 4 and "refuses with 400: out of money" in found.stderr
         assert len(found.stderr.strip().splitlines()[-1].split("\n")) == 1
