@@ -304,6 +304,20 @@ def test_a_missing_client_library_is_said_with_the_command_that_brings_it(
         TextEngine(url="http://127.0.0.1:1/v1", served_model="m")
 
 
+def test_an_error_ends_the_waiting_of_others_and_they_ask_no_more() -> None:
+    """The first is told to wait ten minutes when the second is refused: all ends now, with four requests."""
+
+    def behave(path: str, body: dict[str, Any], n: int) -> Reply:
+        wait = refusal(429, retry_after="600")
+        return Reply(refusal(400).body, 400, wait=0.3) if number(body) == 1 else wait
+
+    with judging(behave, patience=0.001) as (engine, server):
+        begun = time.monotonic()
+        with pytest.raises(WorkFailed, match="refuses with 400"):
+            engine.generate(ask(9))
+        assert time.monotonic() - begun < 60 and len(server.asked) == 4
+
+
 @pytest.mark.parametrize("key", ["sk-two words", "sk-\u00e9"])
 def test_a_key_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("MY_KEY", key)

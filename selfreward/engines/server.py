@@ -132,6 +132,8 @@ class Server:
         tries = 0
         while True:
             await self._sleep(self._hold - self._loop.time())
+            if self._stop.is_set():  # said by whoever ended it
+                raise WorkFailed(self._line("is asked no more", "the same command goes on"))
             try:
                 return await self._try(path, body, read, advice)
             except Trouble as trouble:
