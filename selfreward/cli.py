@@ -117,7 +117,7 @@ def iterate(
     goal: Annotated[str, typer.Option("--to", help="Policy to stop at.")] = "M3",
     run: RunName = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="transformers or vllm: the recipe's engine.type.")
+        str | None, typer.Option("--engine", help="transformers, vllm or openai: engine.type.")
     ] = None,
     overrides: Set = None,
     pause_before: Annotated[
@@ -137,7 +137,7 @@ def iterate(
     with terminal_progress() as progress, _signals(), open_work(file, changes, progress) as work:
         progress.say(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
-            f"{work.threads} threads; nothing leaves this machine"
+            f"{work.threads} threads; {work.destination}"
         )
         loop.iterate(work, start, goal, pause_before)
         progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {file.stem}")

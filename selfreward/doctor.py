@@ -38,6 +38,8 @@ def examine(recipe_file: Path, *, fetch: bool) -> list[Check]:
         return [*checks, Check("recipe", False, str(error))]
     checks.append(Check("recipe", True, str(recipe_file)))
     checks.append(_checked("files", lambda: _files(recipe, recipe_file)))
+    if recipe.engine.type == "openai":
+        checks.append(_client(str(recipe.engine.url)))
     try:
         folder, identity = model.resolve(
             recipe.model.id, recipe.model.revision, recipe_file.parent, fetch=fetch
@@ -113,6 +115,14 @@ def _gpus() -> Check:
 
 def _files(recipe: Recipe, recipe_file: Path) -> str:
     return f"{len([locate(recipe_file, n) for n in recipe.files])} files the recipe names are there"
+
+
+def _client(url: str) -> Check:
+    """The library that asks the server; the server itself is first asked by `iterate`."""
+    try:
+        return Check("server", True, f"{url}, asked with openai {version('openai')}")
+    except PackageNotFoundError:
+        return Check("server", False, "openai is missing: `pip install 'selfreward[openai]'`")
 
 
 def _template(recipe: Recipe, folder: Path) -> Check:

@@ -6,7 +6,7 @@
     │   └── StoreError         the store: locked, newer than this version, another recipe's
     ├── WorkFailed         4   an engine or a training ended without its result
     ├── GateHalted         5   a gate stopped the run, or an iteration changed nothing
-    └── Interrupted      130   a signal; the same command goes on
+    └── Interrupted      130   a signal, or a limit of the recipe; the same command goes on
 
 Usage errors (exit code 2) are the command line's own. Each message is one line: the thing, the reason, the
 next move.
@@ -46,6 +46,6 @@ class GateHalted(SelfRewardError):
 
 
 class Interrupted(SelfRewardError):
-    """A signal arrived; everything stored is whole."""
+    """A signal arrived, or a limit is reached; everything stored is whole."""
 
     exit_code = 130

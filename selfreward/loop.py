@@ -110,7 +110,7 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
 
 def _note_session(work: Work, wall: float) -> None:
     seconds = {k: round(v, 3) for k, v in (work.clock.seconds | {"wall": wall}).items()}
-    work.store.save(events=[work.store.event(work.run.id, "session", seconds=seconds)])
+    work.store.save(events=[work.store.event(work.run.id, "session", seconds=seconds, **work.meter.spent)])
 
 
 def standing(work: Work) -> str:

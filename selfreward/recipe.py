@@ -5,7 +5,9 @@ Defaults cite their source. Nothing below the loop ever sees a Recipe: workers t
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -30,15 +32,24 @@ class Model(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
+class Limits(Section):
+    """What one command may spend on a server; it stops at a block's end, and the same command goes on."""
+
+    hours: Annotated[float, Field(gt=0)] | None = None
+    requests: Count | None = None  # every try counts
+    tokens: Count | None = None  # in and out, as the server counts them
+
+
 class EngineOptions(Section):
     """How completions are made.
 
     `batch` is rows decoded at once; `block` is prompts committed as one, or at least as one where an engine
-    finishes them out of order. The rest is vLLM's: GPUs a policy is spread over, share of their memory, size
-    of the key-value cache, longest chat and answer in tokens.
+    finishes them out of order. Then vLLM's: GPUs a policy is spread over, share of their memory, size of the
+    key-value cache, longest chat and answer in tokens. Last a server's: where it is, what it calls the base,
+    which environment variable holds its key, requests on their way at once, seconds a reply may take.
     """
 
-    type: Literal["transformers", "vllm"] = "transformers"
+    type: Literal["transformers", "vllm", "openai"] = "transformers"
     batch: Count = 64
     block: Count = 16
     threads: Count | None = None  # None: all CPUs this process may use
@@ -46,6 +57,31 @@ class EngineOptions(Section):
     gpu_memory: Share = 0.9
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # None: 2 on a CPU, what is left on a GPU
     context: Count | None = None  # None: the model's own
+    url: str | None = None  # ends in /v1; `openai` only, as all below
+    served_model: str | None = None  # None: the one that is the recipe's base
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Count = 16
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _one_server(self) -> EngineOptions:
+        """Messages name no value: whoever writes the key itself into a recipe must not read it in a log."""
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("engine.url is no http address such as http://127.0.0.1:8000/v1")
+            if "@" in parts.netloc or parts.query or parts.fragment:
+                raise ValueError("engine.url holds no key or password: engine.api_key_env names where it is")
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
+            raise ValueError(
+                "engine.api_key_env is the name of an environment variable, in capitals, and not the key"
+            )
+        if self.type == "openai" and self.url is None:
+            raise ValueError("engine.type openai needs engine.url, such as http://127.0.0.1:8000/v1")
+        if self.type != "openai" and self.limits != Limits():
+            raise ValueError("engine.limits are for engine.type openai")
+        return self
 
 
 class SamplingOptions(Section):

@@ -25,14 +25,14 @@ def engine(tiny_policy: Path) -> TransformersEngine:
     return TransformersEngine(str(tiny_policy), dtype="float32", batch=16, threads=1)
 
 
-def _adapter(folder: Path, base: Path, seed: int) -> str:
+def _adapter(folder: Path, base: Path, seed: int, rank: int = 4) -> str:
     """A LoRA folder whose weights are random, not the identity a fresh one would be."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
     model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear")
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=rank, target_modules="all-linear")
     )
     for name, weight in model.named_parameters():
         if "lora_B" in name:

@@ -49,7 +49,7 @@ SIDEWAYS = {
     ("probe", "show"), ("agreement", "stats"),
 }  # fmt: skip
 
-HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "ray"}
+HEAVY = {"torch", "transformers", "vllm", "openai", "trl", "peft", "ray"}
 OUTSIDE = {
     "builtins", "datetime", "glob", "http", "httpx", "io", "logging", "os", "pathlib", "requests", "secrets",
     "shutil", "socket", "sqlalchemy", "sqlite3", "sqlmodel", "subprocess", "sys", "tempfile", "threading",

@@ -1,6 +1,7 @@
 """One suite over every engine, each in its child: same ids, same log-probabilities, sound draws.
 
-The policy's folder carries a poisonous generation_config.json: whoever reads sampling from it fails here.
+The policy's folder carries a poisonous generation_config.json: whoever reads sampling from it fails here. The
+`openai` engine asks a real `vllm serve`, started with that folder's sampling defaults in force.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfreward.engines.client import EngineClient
+from selfreward.errors import BadInput, SelfRewardError
 from selfreward.protocols import Choice, Completion, Request, Sampling, Scored
 from tests.conftest import make_tiny_policy
 from tests.test_engine import _adapter
+from tests.vllm_server import vllm_serve
 
-ENGINES = ("transformers", "vllm")
+ENGINES = ("transformers", "vllm", "openai")
 CHATS = [
     [{"role": "user", "content": f"{word} the {thing}, please."}]
     for word in ("Name", "Draw", "Count")
@@ -48,12 +53,18 @@ def engines(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The engines that are installed here, each a child process."""
     logs = tmp_path_factory.mktemp("logs")
     there = [e for e in ENGINES if e == "transformers" or importlib.util.find_spec("vllm")]
-    settings = {"model": str(policy), "dtype": "float32", "batch": 32, "threads": 2}
-    extra = {"transformers": {}, "vllm": {"lora_rank": 4, "kv_cache_gib": 0.25, "context": 512}}
-    found = {e: EngineClient(e, settings | extra[e], logs / f"{e}.log") for e in there}
-    yield found
-    for engine in found.values():
-        engine.close()
+    own = {"dtype": "float32", "batch": 32, "threads": 2}
+    settings: dict[str, dict[str, Any]] = {
+        "transformers": own,
+        "vllm": own | {"lora_rank": 4, "kv_cache_gib": 0.25, "context": 512},
+    }
+    with ExitStack() as open_here:
+        if "openai" in there:
+            settings["openai"] = {"url": open_here.enter_context(vllm_serve(policy, logs / "server.log"))}
+        found = {e: EngineClient(e, {"model": str(policy)} | settings[e], logs / f"{e}.log") for e in there}
+        yield found
+        for engine in found.values():
+            engine.close()
 
 
 @pytest.fixture(params=ENGINES)
@@ -200,11 +211,33 @@ def test_a_chat_without_room_for_its_answer_is_a_fault_and_the_rest_goes_on(engi
     assert few is not None and none is None
 
 
-def test_a_stream_is_what_generate_returns_in_any_order(engines: dict[str, EngineClient]) -> None:
-    if "vllm" not in engines:
+def test_a_server_refuses_what_it_cannot_serve_in_one_line(
+    engines: dict[str, EngineClient], policy: Path, tmp_path: Path
+) -> None:
+    """Another base under another name, and an adapter of rank 16 where the server takes 8."""
+    if "openai" not in engines:
+        pytest.skip("vllm is not installed: `make install` brings it")
+    url = engines["openai"]._settings["url"]
+    other = EngineClient(
+        "openai", {"model": str(make_tiny_policy(tmp_path / "other")), "url": url}, tmp_path / "log"
+    )
+    wide = EngineClient("openai", {"model": str(policy), "url": url}, tmp_path / "log")
+    worn = _adapter(tmp_path / "wide", policy, 1, rank=16)
+    with pytest.raises(BadInput, match=r"serves .*, not .*other, the recipe's model"):
+        other.generate(ask(1))
+    with pytest.raises(SelfRewardError, match=r"--max-lora-rank 16, where it can read"):
+        wide.generate(ask(1, worn))
+    assert wide.generate(ask(1))[0].fault is None  # the server is well still
+    other.close()
+    wide.close()
+
+
+@pytest.mark.parametrize("name", ["vllm", "openai"])
+def test_a_stream_is_what_generate_returns_in_any_order(engines: dict[str, EngineClient], name: str) -> None:
+    if name not in engines:
         pytest.skip("vllm is not installed: `make install` brings it")
     requests = ask(18)
-    found = list(engines["vllm"].stream(requests))
+    found = list(engines[name].stream(requests))
     assert sorted(i for i, _ in found) == list(range(18))
-    whole = engines["vllm"].generate(requests)
+    whole = engines[name].generate(requests)
     assert all(whole[i].token_ids == c.token_ids for i, c in found)

@@ -82,6 +82,24 @@ def test_a_wrong_value_is_refused_with_its_key(data: dict[str, Any], key: str) -
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ({"type": "openai"}, "engine.type openai needs engine.url"),
+        ({"type": "openai", "url": "127.0.0.1:8000"}, "engine.url is no http address"),
+        ({"type": "openai", "url": "http://user:secret@host/v1"}, "engine.url holds no key"),
+        ({"type": "openai", "url": "https://host/v1?key=secret"}, "engine.url holds no key"),
+        ({"api_key_env": "sk-secret"}, "engine.api_key_env is the name of an environment variable"),
+        ({"api_key_env": "secret"}, "engine.api_key_env is the name of an environment variable"),
+        ({"limits": {"requests": 5}}, "engine.limits are for engine.type openai"),
+    ],
+)
+def test_a_server_is_an_address_and_a_key_is_never_in_a_recipe(engine: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        parse({"model": "base", "engine": engine}, "mine.yaml")
+    assert told in str(refused.value) and "secret" not in str(refused.value)
+
+
 def test_a_missing_model_is_said_to_be_missing() -> None:
     with pytest.raises(RecipeError, match=r"^mine.yaml: model is missing$"):
         parse({}, "mine.yaml")

@@ -72,7 +72,7 @@ class Chat:
         """Text of sampled ids without the stop token; lone surrogates become U+FFFD, which a store holds."""
         kept = list(ids[:-1]) if ids and ids[-1] in self.stop_ids else list(ids)
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+        return storable(text)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
@@ -146,6 +146,11 @@ class Chat:
         return sorted(
             {t for t in [*added, *self.tokenizer.all_special_tokens] if len(t) > 1}, key=len, reverse=True
         )
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which neither UTF-8 nor a store holds."""
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -29,14 +29,23 @@ def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
             from selfreward.engines.vllm_engine import VllmEngine
 
             return VllmEngine(**settings)
+        case "openai":
+            from selfreward.engines.openai_engine import OpenaiEngine
+
+            return OpenaiEngine(**settings)
+        case "openai-text":
+            from selfreward.engines.text_engine import TextEngine
+
+            return TextEngine(**settings)
         case _:
             raise ValueError(f"no engine is called {kind!r}")
 
 
 def serve(kind: str, settings: dict[str, Any]) -> None:
-    """Answers `(call, block)` with `("ok", rows)` or `("error", message, exit_code)` until the pipe ends.
+    """Answers `(call, block)` by `("ok", rows, spent)` or `("error", message, exit_code)` till the pipe ends.
 
-    What `stream` yields goes out at once, each as `("part", row)` before the closing `("ok", [])`.
+    What `stream` yields goes out at once, each as `("part", row)` before the closing `("ok", [], spent)`.
+    `spent` is requests and tokens on a server since the last answer, None where there is no server.
     """
     pipe = join_driver(watch=False)
     engine: Engine | None = None
@@ -44,6 +53,8 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
         try:
             call, block = pipe.recv()
         except EOFError:
+            if (close := getattr(engine, "close", None)) is not None:
+                close()
             return
         try:
             if call not in CALLS:
@@ -54,7 +65,8 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
                 for part in found:
                     pipe.send(("part", part))
                 found = []
-            reply: tuple[Any, ...] = ("ok", found)
+            spent = getattr(engine, "take_spent", None)
+            reply: tuple[Any, ...] = ("ok", found, spent() if spent else None)
         except Exception as error:  # sent on: the driver says it to the user
             traceback.print_exc()
             code = error.exit_code if isinstance(error, SelfRewardError) else 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.engines import process
+from selfreward.engines.meter import Meter
 from selfreward.errors import BadInput, WorkFailed
 from selfreward.protocols import Choice, Completion, Message, Request, Scored
 
@@ -24,9 +25,11 @@ class EngineClient:
         settings: dict[str, Any],
         log: Path,
         timed: Callable[[str, Callable[[], Any]], Any] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._kind, self._settings, self._log = kind, settings, log
         self._timed = timed or (lambda _, call: call())
+        self._meter = meter or Meter()
         self._child: process.Child | None = None
 
     def generate(self, block: Sequence[Request]) -> list[Completion]:
@@ -38,6 +41,7 @@ class EngineClient:
         """The completions of `generate` with their places, each as soon as the engine has finished it."""
         if not block:
             return
+        self._meter.check()
         self._send("stream", block)
         while True:
             kind, part = self._timed("generate", lambda: self._reply("stream"))
@@ -90,6 +94,8 @@ class EngineClient:
         return self._timed(name, lambda: self._ask(name, block)) if block else []
 
     def _ask(self, name: str, block: Sequence[Any]) -> Any:
+        if name in ("generate", "choice_logprobs"):  # what is stored block by block: a limit never loses work
+            self._meter.check()
         self._send(name, block)
         return self._reply(name)[1]
 
@@ -112,6 +118,8 @@ class EngineClient:
             raise self._died(name) from None
         if reply[0] == "error":
             raise (BadInput if reply[2] == 3 else WorkFailed)(f"{self._kind} engine, {name}: {reply[1]}")
+        if reply[0] == "ok" and reply[2] is not None:
+            self._meter.add(*reply[2])
         return reply[0], reply[1]
 
     def _died(self, name: str) -> WorkFailed:

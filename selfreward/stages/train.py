@@ -61,9 +61,9 @@ def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
 def _decided(work: Work, policy: Policy) -> dict[str, Any]:
     """Machine, versions and weights; `training.processes` with its default resolved."""
     keys = work.decided_by_engine(work.policy(policy.parent or "M0"))
-    return {k: v for k, v in keys.items() if k not in ("engine.batch", "engine.block", "engine.type")} | {
-        "training.processes": work.processes
-    }
+    served = ("engine.batch", "engine.block", "engine.type", "engine.served_model")
+    own = {"training.processes": work.processes, "engine.threads": work.threads}
+    return {k: v for k, v in keys.items() if k not in served} | own
 
 
 def check(work: Work) -> None:

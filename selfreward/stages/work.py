@@ -13,12 +13,15 @@ from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from selfreward.engines import adapter as adapters
 from selfreward.engines.client import EngineClient
-from selfreward.errors import BadInput
+from selfreward.engines.meter import Meter
+from selfreward.engines.server import is_here
+from selfreward.errors import BadInput, SelfRewardError
 from selfreward.files import sha256_of, sha256_of_text
 from selfreward.protocols import Completion, Request, Sampling
 from selfreward.recipe import Recipe, SamplingOptions
@@ -77,7 +80,27 @@ class Work:
     model: str  # the base's identity, as `policy.model` stores it
     progress: Progress
     clock: Clock = field(default_factory=Clock)
+    meter: Meter = field(init=False)
     _engine: EngineClient | None = None
+
+    def __post_init__(self) -> None:
+        limits = self.recipe.engine.limits
+        self.meter = Meter(limits.hours, limits.requests, limits.tokens)
+
+    @property
+    def destination(self) -> str:
+        """Which texts go to which host, in a few words; a server on this machine is this machine."""
+        options = self.recipe.engine
+        if options.type != "openai" or options.url is None:
+            return "nothing leaves this machine"
+        host = urlsplit(options.url).netloc
+        if is_here(options.url):
+            return f"nothing leaves this machine (the engine is a server on it, {host})"
+        key = f" with the key in {options.api_key_env}" if os.environ.get(options.api_key_env) else ""
+        return (
+            f"all prompts, answers and judge texts (as token ids) and adapters' paths go to {host}{key}, "
+            "nothing else leaves this machine"
+        )
 
     def policy(self, name: str) -> Policy:
         """A policy's row."""
@@ -126,7 +149,7 @@ class Work:
         if self._engine is None:
             log = self.folder / "logs" / "engine.log"
             self._engine = EngineClient(
-                self.recipe.engine.type, self._engine_settings(), log, self.clock.timed
+                self.recipe.engine.type, self._engine_settings(), log, self.clock.timed, self.meter
             )
         return self._engine
 
@@ -136,10 +159,13 @@ class Work:
             "model": str(self.base),
             "chat_template": self.chat_template,
             "system": self.recipe.model.system,
-            "dtype": self.dtype,
-            "batch": options.batch,
-            "threads": self.threads,
         }
+        if options.type == "openai":
+            keys = ("url", "served_model", "api_key_env", "concurrency", "timeout", "context")
+            told = options.model_dump(include=set(keys))
+            name = self.recipe.model.id
+            return settings | told | {"known_as": [name, name.rpartition("/")[2]]}
+        settings |= {"dtype": self.dtype, "batch": options.batch, "threads": self.threads}
         if options.type == "transformers":
             return settings
         worn = [Path(a) for p in self.store.policies(self.run.id).values() if (a := self.adapter(p))]
@@ -167,7 +193,7 @@ class Work:
                 replies = iter(self.engine.generate([r for row in requests for r in row]))
                 yield [(i, row, [next(replies) for _ in row]) for i, row in zip(block, requests, strict=True)]
             return
-        for window in blocks(todo, WINDOW):
+        for window in blocks(todo, size if self.meter.limited else WINDOW):  # a limit ends a window
             yield from self._as_they_come(window, [asked(item) for item in window], size)
 
     def _as_they_come(
@@ -178,16 +204,22 @@ class Work:
         found: dict[int, dict[int, Completion]] = {k: {} for k in range(len(todo))}
         ready: list[int] = []
         last = time.monotonic()
-        for place, reply in self.engine.stream([r for row in requests for r in row]):
-            k = owner[place]
-            found[k][place - first[k]] = reply
-            if len(found[k]) == len(requests[k]):
-                ready.append(k)
-            if ready and (len(ready) >= size or time.monotonic() - last > PATIENCE):
-                yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
-                ready, last = [], time.monotonic()
+        stopped: SelfRewardError | None = None
+        try:
+            for place, reply in self.engine.stream([r for row in requests for r in row]):
+                k = owner[place]
+                found[k][place - first[k]] = reply
+                if len(found[k]) == len(requests[k]):
+                    ready.append(k)
+                if ready and (len(ready) >= size or time.monotonic() - last > PATIENCE):
+                    yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
+                    ready, last = [], time.monotonic()
+        except SelfRewardError as error:  # what has come is kept
+            stopped = error
         if ready:
             yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
+        if stopped is not None:
+            raise stopped
 
     def close_engine(self) -> None:
         """Ends the child and gives its memory back; the next use starts another."""
@@ -213,13 +245,23 @@ class Work:
             "model.files": self._tokenizer_hash,
             "adapter.sha256": policy.sha256,
             "engine.type": options.type,
-            "engine.threads": self.threads,
             "seed": self.recipe.seed,
-        } | (
-            {"engine.batch": options.batch, "engine.block": options.block} | versions()
-            if options.type == "transformers"
-            else {"engine.context": options.context} | versions(_vllm_package())
-        )
+        } | self._decided_by_type()
+
+    def _decided_by_type(self) -> dict[str, Any]:
+        """Of a server neither address nor threads: it may move, and where it moved to is proven anew."""
+        options = self.recipe.engine
+        keys: dict[str, Any]
+        match options.type:
+            case "transformers":
+                keys = {"engine.batch": options.batch, "engine.block": options.block}
+                return keys | {"engine.threads": self.threads} | versions()
+            case "vllm":
+                keys = {"engine.context": options.context, "engine.threads": self.threads}
+                return keys | versions(_vllm_package())
+            case "openai":
+                keys = {"engine.context": options.context, "engine.served_model": options.served_model}
+                return keys | versions()
 
     @cached_property
     def _tokenizer_hash(self) -> str:
