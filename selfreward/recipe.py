@@ -32,7 +32,7 @@ class Model(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
-class Limits(Section):
+class Allowance(Section):
     """What one command may spend on a server; it stops at a block's end, and the same command goes on."""
 
     hours: Annotated[float, Field(gt=0)] | None = None
@@ -62,7 +62,7 @@ class EngineOptions(Section):
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: Count = 16
     timeout: Annotated[float, Field(gt=0)] = 600.0
-    limits: Limits = Limits()
+    limits: Allowance = Allowance()
 
     @model_validator(mode="after")
     def _one_server(self) -> EngineOptions:
@@ -79,7 +79,7 @@ class EngineOptions(Section):
             )
         if self.type == "openai" and self.url is None:
             raise ValueError("engine.type openai needs engine.url, such as http://127.0.0.1:8000/v1")
-        if self.type != "openai" and self.limits != Limits():
+        if self.type != "openai" and self.limits != Allowance():
             raise ValueError("engine.limits are for engine.type openai")
         return self
 
