@@ -378,6 +378,8 @@ def main() -> None:
     except BrokenPipeError:  # `selfreward pairs list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except SystemExit as end:  # the same, noticed by typer first
+        raise SystemExit(0 if isinstance(end.__context__, BrokenPipeError) else end.code) from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from selfreward import records as r
 from selfreward.errors import GateHalted
 from selfreward.files import packaged
 from selfreward.recipe_file import parse
-from selfreward.stages import judge, pairs
+from selfreward.stages import data_gate, judge
 from selfreward.store import Store
 from tests.test_store import judgement, mined, policy
 from tests.wording import answer, prompt
@@ -100,7 +100,7 @@ def test_a_sound_judge_and_a_rule_are_left_alone(store: Store) -> None:
 
 
 def levels(work: Any) -> dict[str, str]:
-    return {f.signal: f.level for f in pairs.data_findings(work, policy(1))}
+    return {f.signal: f.level for f in data_gate.data_findings(work, policy(1))}
 
 
 def test_gate_1_reads_texts_verdicts_and_pairs_from_the_store(store: Store) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfreward.protocols import Completion, Request
 from selfreward.records import Candidate, Policy, Stage, candidate_id, derive_seed, pack_ids
+from selfreward.stages.asking import answered
 from selfreward.stages.work import Work, flat, sampling
 
 
@@ -23,7 +24,7 @@ def run(work: Work, stage: Stage) -> str:
     stage.n_total = n * len(work.store.prompts(work.run.id, policy.name))
     start = time.monotonic()
     todo = work.store.unanswered(work.run.id, policy.name)
-    for group in work.answered(todo, lambda prompt: [_request(work, policy, prompt, i) for i in range(n)]):
+    for group in answered(work, todo, lambda prompt: [_request(work, policy, prompt, i) for i in range(n)]):
         rows = [
             _row(work, policy, prompt, sample, request.seed, reply)
             for prompt, requests, replies in group

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -21,9 +21,9 @@ from selfreward.engines import adapter as adapters
 from selfreward.engines.client import EngineClient
 from selfreward.engines.meter import Meter
 from selfreward.engines.server import is_here
-from selfreward.errors import BadInput, SelfRewardError
+from selfreward.errors import BadInput
 from selfreward.files import sha256_of, sha256_of_text
-from selfreward.protocols import Completion, Request, Sampling
+from selfreward.protocols import Sampling
 from selfreward.recipe import Recipe, SamplingOptions
 from selfreward.recipe_file import locate
 from selfreward.records import Policy, Run, Stage
@@ -31,9 +31,6 @@ from selfreward.store import Store
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
 DECIDING = (*LIBRARIES, "selfreward", "rapidfuzz", "numpy")
-PATIENCE = 5.0  # seconds that finished rows of a streaming engine wait for their commit
-WINDOW = 4096  # items handed to a streaming engine at once: bounds what the pipe holds
-Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -177,50 +174,6 @@ class Work:
             "context": options.context,
         }
 
-    def answered(
-        self, todo: list[Item], asked: Callable[[Item], list[Request]]
-    ) -> Iterator[list[tuple[Item, list[Request], list[Completion]]]]:
-        """Items with all their completions, a group to commit at a time.
-
-        With an invariant engine a group is a block of items in their order, generated whole. Others finish
-        items as they like: a group is then what came in since the last, at least a block or `PATIENCE`
-        seconds of it.
-        """
-        size = self.recipe.engine.block
-        if self.recipe.engine.type == "transformers":
-            for block in blocks(todo, size):
-                requests = [asked(item) for item in block]
-                replies = iter(self.engine.generate([r for row in requests for r in row]))
-                yield [(i, row, [next(replies) for _ in row]) for i, row in zip(block, requests, strict=True)]
-            return
-        for window in blocks(todo, size if self.meter.limited else WINDOW):  # a limit ends a window
-            yield from self._as_they_come(window, [asked(item) for item in window], size)
-
-    def _as_they_come(
-        self, todo: list[Item], requests: list[list[Request]], size: int
-    ) -> Iterator[list[tuple[Item, list[Request], list[Completion]]]]:
-        owner = [k for k, row in enumerate(requests) for _ in row]
-        first = [owner.index(k) for k in range(len(todo))] if owner else []
-        found: dict[int, dict[int, Completion]] = {k: {} for k in range(len(todo))}
-        ready: list[int] = []
-        last = time.monotonic()
-        stopped: SelfRewardError | None = None
-        try:
-            for place, reply in self.engine.stream([r for row in requests for r in row]):
-                k = owner[place]
-                found[k][place - first[k]] = reply
-                if len(found[k]) == len(requests[k]):
-                    ready.append(k)
-                if ready and (len(ready) >= size or time.monotonic() - last > PATIENCE):
-                    yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
-                    ready, last = [], time.monotonic()
-        except SelfRewardError as error:  # what has come is kept
-            stopped = error
-        if ready:
-            yield [(todo[k], requests[k], _in_order(found.pop(k))) for k in ready]
-        if stopped is not None:
-            raise stopped
-
     def close_engine(self) -> None:
         """Ends the child and gives its memory back; the next use starts another."""
         if self._engine is not None:
@@ -284,10 +237,6 @@ def gpus_in_use() -> int:
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
     count = sum(line.startswith("GPU ") for line in listed.splitlines())
     return min(count, len(shown.split(","))) if shown else count
-
-
-def _in_order(found: dict[int, Completion]) -> list[Completion]:
-    return [found[i] for i in range(len(found))]
 
 
 def _vllm_package() -> str:
