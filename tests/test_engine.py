@@ -225,6 +225,16 @@ def test_each_request_is_answered_by_its_own_adapter(tiny_policy: Path, tmp_path
     assert alone.token_logprobs([Scored(ids, given, two)])[0] == pytest.approx(mixed[2], abs=1e-5)
 
 
+def test_answers_of_a_mixed_block_are_each_adapters_own(tiny_policy: Path, tmp_path: Path) -> None:
+    """Greedy, so that nothing but the adapter decides."""
+    engine = TransformersEngine(str(tiny_policy), dtype="float32", threads=1)
+    worn = [None, _adapter(tmp_path / "a", tiny_policy, 1), _adapter(tmp_path / "b", tiny_policy, 2)]
+    requests = [Request(ASK, 0, Sampling(temperature=0.0, max_new_tokens=8), a) for a in worn]
+    mixed = [c.token_ids for c in engine.generate(requests)]
+    assert mixed == [engine.generate([r])[0].token_ids for r in requests]
+    assert len(set(mixed)) == 3
+
+
 def test_every_stop_id_of_the_model_ends_an_answer(tmp_path: Path) -> None:
     import json
 

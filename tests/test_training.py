@@ -247,6 +247,16 @@ def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(
     assert proof["moved"] > 100 * max(gap, proof["noise"])
 
 
+def test_a_proof_says_how_far_the_policy_is_from_its_parent(tiny_policy: Path, tmp_path: Path) -> None:
+    parent = run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)
+    child = run(tmp_path / "child", spec_for(tiny_policy, parent_adapter=str(parent)), PAIRS)
+    proof = json.loads((child / "proof.json").read_text())
+    engine = TransformersEngine(str(tiny_policy), dtype="float32", threads=1)
+    rows = [Scored(r["prompt_ids"], r["completion_ids"], str(parent)) for r in proof["rows"]]
+    assert mean_gap(engine.token_logprobs(rows), [r["parent_logprobs"] for r in proof["rows"]]) < 1e-4
+    assert proof["moved"] > 1e-3
+
+
 def test_an_adapter_is_handed_on_whole_and_without_the_reference(tiny_policy: Path, tmp_path: Path) -> None:
     parent = run(tmp_path / "parent", spec_for(tiny_policy), PAIRS)
     adapter = run(tmp_path / "child", spec_for(tiny_policy, parent_adapter=str(parent)), PAIRS)
