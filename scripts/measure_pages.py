@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from selfreward import ids
 from selfreward import records as r
 from selfreward.store import Store
 
@@ -147,7 +148,7 @@ def _rows(draw: random.Random, words: list[str], idx: int, slots: range, each: i
         k: [] for k in ("prompt", "candidate", "judgement", "mining", "pair", "review")
     }
     for slot in slots:
-        own = r.prompt_id(1, idx, slot)
+        own = ids.prompt_id(1, idx, slot)
         text = " ".join(draw.choices(words, k=12))
         chat = json.dumps([{"role": "user", "content": text}])
         kinds["prompt"].append(
@@ -164,14 +165,14 @@ def _rows(draw: random.Random, words: list[str], idx: int, slots: range, each: i
             said = " ".join(draw.choices(words, k=draw.randint(20, 160))) + (RARE if rare else "")
             kinds["candidate"].append(
                 r.Candidate(
-                    id=r.candidate_id(1, idx, slot, sample), run_id=1, prompt_id=own, policy=f"M{idx}",
+                    id=ids.candidate_id(1, idx, slot, sample), run_id=1, prompt_id=own, policy=f"M{idx}",
                     sample=sample, text=said, token_ids=bytes(400), n_tokens=100, finish="stop", seed=slot,
                 )
             )  # fmt: skip
             fault = None if draw.random() > 0.05 else "no_score"
             kinds["judgement"].append(
                 r.Judgement(
-                    run_id=1, candidate_id=r.candidate_id(1, idx, slot, sample), scorer="judge", sample=0,
+                    run_id=1, candidate_id=ids.candidate_id(1, idx, slot, sample), scorer="judge", sample=0,
                     score=None if fault else score, fault=fault, raw=None, seed=slot,
                 )
             )  # fmt: skip
@@ -186,12 +187,12 @@ def _rows(draw: random.Random, words: list[str], idx: int, slots: range, each: i
             )
         )
         sides = {
-            "chosen_id": r.candidate_id(1, idx, slot, 0),
-            "rejected_id": r.candidate_id(1, idx, slot, ANSWERS - 1),
+            "chosen_id": ids.candidate_id(1, idx, slot, 0),
+            "rejected_id": ids.candidate_id(1, idx, slot, ANSWERS - 1),
         }
         kinds["pair"].append(
             r.Pair(
-                id=r.pair_id(1, idx, slot, 0, ANSWERS - 1), **key, **sides, chosen_score=scores[0],
+                id=ids.pair_id(1, idx, slot, 0, ANSWERS - 1), **key, **sides, chosen_score=scores[0],
                 rejected_score=scores[-1], rule="best_vs_worst",
             )
         )  # fmt: skip

@@ -20,10 +20,10 @@ from selfreward import loop, stats
 from selfreward.engines import process
 from selfreward.errors import BadInput, SelfRewardError, WorkFailed
 from selfreward.files import packaged, write_json
+from selfreward.ids import derive_seed
 from selfreward.near import Neighbours
 from selfreward.protocols import Completion, Request, Sampling, Scored
 from selfreward.recipe import LengthReward
-from selfreward.records import derive_seed
 from selfreward.runs import open_work
 from selfreward.scorers.length import LengthScorer
 from selfreward.show.progress import terminal_progress

@@ -23,7 +23,7 @@ from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
 from selfreward.stages.work import Work
-from selfreward.store.store import now
+from selfreward.store.database import now
 
 # An iteration of M_t, in order: the stage, and whose row it is (0: M_t, 1: the policy being made).
 ITERATION = (

@@ -96,7 +96,7 @@ def _run_row(store: Store, name: str, recipe: Recipe, overrides: list[str]) -> R
     """The run's row, made at the first start; the loop keeps its recipe as it is in force."""
     from selfreward.files import sha256_of_text
     from selfreward.records import Run
-    from selfreward.store.store import now
+    from selfreward.store.database import now
 
     text = recipe.model_dump_json(by_alias=True)
     run = store.run()

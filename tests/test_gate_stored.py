@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from selfreward import ids
 from selfreward import records as r
 from selfreward.errors import GateHalted
 from selfreward.files import packaged
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> Store:
     for slot in range(N):
         key = {"run_id": 1, "policy": "M1"}
         told = {"text": prompt(slot), "messages": "[]", "source": "user", "status": "accepted"}
-        rows.append(r.Prompt(id=r.prompt_id(1, 1, slot), slot=slot, **key, **told))
+        rows.append(r.Prompt(id=ids.prompt_id(1, 1, slot), slot=slot, **key, **told))
         for sample in range(4):
             said = {
                 "text": answer(slot, draw),
@@ -40,7 +41,7 @@ def store(tmp_path: Path) -> Store:
                 "finish": "stop",
                 "seed": 1,
             }
-            at = {"id": r.candidate_id(1, 1, slot, sample), "prompt_id": r.prompt_id(1, 1, slot)}
+            at = {"id": ids.candidate_id(1, 1, slot, sample), "prompt_id": ids.prompt_id(1, 1, slot)}
             rows.append(r.Candidate(**at, **key, sample=sample, **said))
     opened.add(rows)
     return opened

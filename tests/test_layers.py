@@ -19,7 +19,7 @@ ROOT = Path(selfreward.__file__).parent
 # fmt: off
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files",),
+    ("files", "ids"),
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward import ids
 from selfreward import records as r
 from selfreward.errors import RecipeError
 from selfreward.pairs import EQUAL, RULES, Contender, Mined, Rule, Terms, best_vs_worst, mine
@@ -262,9 +263,9 @@ def test_several_pairs_of_a_prompt_are_stored_and_reviews_count(
     store.save(of)
     store.add([prompt(0), *(candidate(0, s, f"answer {s}") for s in range(3))])
     store.add([judgement(0, s, 0, score, "length") for s, score in enumerate((1.0, 0.5, 0.0))])
-    ids = [r.candidate_id(1, 1, 0, s) for s in range(3)]
+    own = [ids.candidate_id(1, 1, 0, s) for s in range(3)]
     for chosen, rejected in [(0, 1), (0, 2), (1, 2)][:dropped]:
-        said = {"chosen_id": ids[chosen], "rejected_id": ids[rejected]}
+        said = {"chosen_id": own[chosen], "rejected_id": own[rejected]}
         store.add([r.Review(run_id=1, **said, review="drop", at="now")])
     engine = SimpleNamespace(chat_ids=lambda chats: [[1] * 5 for _ in chats])
     hands = {"store": store, "run": run, "engine": engine, "policy": lambda name: policy(1)}
@@ -273,5 +274,5 @@ def test_several_pairs_of_a_prompt_are_stored_and_reviews_count(
     (row,) = store.rows("SELECT outcome, margin, n_pairs FROM mining")
     assert tuple(row) == (outcome, 1.0, n)
     pairs = store.rows("SELECT chosen_id, rejected_id, margin FROM pair ORDER BY margin DESC, chosen_id")
-    assert [tuple(p) for p in pairs] == [(ids[0], ids[2], 1.0), (ids[0], ids[1], 0.5), (ids[1], ids[2], 0.5)]
+    assert [tuple(p) for p in pairs] == [(own[0], own[2], 1.0), (own[0], own[1], 0.5), (own[1], own[2], 0.5)]
     store.close()

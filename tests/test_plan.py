@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from selfreward import cli
+from selfreward import cli, ids
 from selfreward import records as r
 from selfreward.engines.adapter import tensor_shapes
 from selfreward.plan.count import Counter
@@ -114,7 +114,7 @@ def begun(plan: Plan) -> Plan:
         chat = json.dumps([{"role": "user", "content": TEXT}])
         rows.append(
             r.Prompt(
-                id=r.prompt_id(1, 1, slot), run_id=1, policy="M1", slot=slot, text=TEXT, messages=chat,
+                id=ids.prompt_id(1, 1, slot), run_id=1, policy="M1", slot=slot, text=TEXT, messages=chat,
                 source="user", status="accepted",
             )
         )  # fmt: skip
@@ -123,7 +123,7 @@ def begun(plan: Plan) -> Plan:
             rows.append(candidate(slot, sample, f"{slot} {sample}"))
             rows[-1].n_tokens = tokens
     rows += [judgement(slot, sample, 0, 3.0) for slot in (0, 1) for sample in (0, 1)]
-    tie = r.Mining(run_id=1, prompt_id=r.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
+    tie = r.Mining(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
     pairs = mined(0)
     store.add([*rows, *pairs, tie])
     store.add([r.TrainedOn(run_id=1, policy="M2", position=0, kind="pair", pair_id=pairs[1].id)])
@@ -171,7 +171,7 @@ def test_rounds_and_replies_of_self_instruct_are_measured(plan: Plan) -> None:
     store.save(policy(0), policy(1))
     chat = json.dumps([{"role": "user", "content": TEXT}])
     asked = r.Prompt(
-        id=r.prompt_id(1, 1, 0), run_id=1, policy="M1", slot=0, round=1, text=TEXT, messages=chat,
+        id=ids.prompt_id(1, 1, 0), run_id=1, policy="M1", slot=0, round=1, text=TEXT, messages=chat,
         source="self-instruct", status="accepted",
     )  # fmt: skip
     store.add([asked, candidate(0, 0, "yes")])

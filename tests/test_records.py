@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfreward.records import (
+from selfreward.ids import (
     MAX_SAMPLES,
     MAX_SLOTS,
     candidate_id,

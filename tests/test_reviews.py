@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from selfreward import ids
 from selfreward import records as r
 from selfreward.agreement import agreement
 from selfreward.recipe_file import parse
@@ -16,7 +17,7 @@ from selfreward.stages import pairs
 from selfreward.store import Reviews, Store, Views
 from tests.test_store import candidate, judgement, policy, prompt, sides
 
-IDS = [r.pair_id(1, 1, slot, 0, 1) for slot in (0, 1)]
+IDS = [ids.pair_id(1, 1, slot, 0, 1) for slot in (0, 1)]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfreward.ids import derive_seed
 from selfreward.protocols import (
     Answer,
     Choice,
@@ -23,7 +24,6 @@ from selfreward.protocols import (
     Scored,
     Verdict,
 )
-from selfreward.records import derive_seed
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from selfreward import ids
 from selfreward import records as r
 from selfreward.errors import StoreError
 from selfreward.store import Lock, Store, Views, is_held
@@ -29,35 +30,37 @@ def policy(idx: int) -> r.Policy:
 
 def prompt(slot: int, idx: int = 1, reason: str | None = None) -> r.Prompt:
     return r.Prompt(
-        id=r.prompt_id(1, idx, slot), run_id=1, policy=f"M{idx}", slot=slot, round=slot + 1, text=f"{slot}?",
+        id=ids.prompt_id(1, idx, slot), run_id=1, policy=f"M{idx}", slot=slot, round=slot + 1,
+        text=f"{slot}?",
         messages="[]", source="user", status="rejected" if reason else "accepted", reason=reason,
     )  # fmt: skip
 
 
 def candidate(slot: int, sample: int, text: str | None, idx: int = 1) -> r.Candidate:
-    said = {"text": text, "n_tokens": 2, "finish": "stop", "token_ids": r.pack_ids([slot, sample])}
+    said = {"text": text, "n_tokens": 2, "finish": "stop", "token_ids": ids.pack_ids([slot, sample])}
     return r.Candidate(
-        id=r.candidate_id(1, idx, slot, sample), run_id=1, prompt_id=r.prompt_id(1, idx, slot), sample=sample,
+        id=ids.candidate_id(1, idx, slot, sample), run_id=1, prompt_id=ids.prompt_id(1, idx, slot),
+        sample=sample,
         policy=f"M{idx}", seed=7, **(said if text is not None else {"fault": "engine"}),
     )  # fmt: skip
 
 
 def judgement(slot: int, sample: int, turn: int, score: float | None, scorer: str = "judge") -> r.Judgement:
     return r.Judgement(
-        run_id=1, candidate_id=r.candidate_id(1, 1, slot, sample), scorer=scorer, sample=turn, score=score,
+        run_id=1, candidate_id=ids.candidate_id(1, 1, slot, sample), scorer=scorer, sample=turn, score=score,
         fault=None if score is not None else "no_score",
     )  # fmt: skip
 
 
 def sides(slot: int, idx: int = 1) -> dict[str, int]:
-    return {"chosen_id": r.candidate_id(1, idx, slot, 0), "rejected_id": r.candidate_id(1, idx, slot, 1)}
+    return {"chosen_id": ids.candidate_id(1, idx, slot, 0), "rejected_id": ids.candidate_id(1, idx, slot, 1)}
 
 
 def mined(slot: int, idx: int = 1, chosen_score: float = 4.0) -> list[Any]:
     """A prompt's mining row and its one pair: sample 0 over sample 1."""
     scores = {"chosen_score": chosen_score, "rejected_score": 3.0, "rule": "best_vs_worst"}
-    key = {"run_id": 1, "prompt_id": r.prompt_id(1, idx, slot)}
-    pair = r.Pair(id=r.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores)
+    key = {"run_id": 1, "prompt_id": ids.prompt_id(1, idx, slot)}
+    pair = r.Pair(id=ids.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores)
     return [r.Mining(**key, outcome="pair", margin=chosen_score - 3.0, n_pairs=1), pair]
 
 
@@ -172,9 +175,9 @@ def test_only_accepted_prompts_of_the_policy_without_candidates_are_unanswered(s
 def test_only_prompts_with_an_answer_no_one_judged_are_unjudged(store: Store) -> None:
     store.add([*(prompt(slot) for slot in range(4)), prompt(0, idx=2), candidate(0, 0, "Yes.", idx=2)])
     store.add([candidate(slot, s, None if slot == 1 else "Yes.") for slot in (3, 2, 1, 0) for s in (0, 1)])
-    assert store.unjudged(1, "M1") == [r.prompt_id(1, 1, slot) for slot in (0, 2, 3)]
+    assert store.unjudged(1, "M1") == [ids.prompt_id(1, 1, slot) for slot in (0, 2, 3)]
     store.add([judgement(0, 0, 0, 3.0), judgement(0, 1, 0, None), judgement(3, 0, 0, 3.0)])
-    assert store.unjudged(1, "M1") == [r.prompt_id(1, 1, slot) for slot in (2, 3)]
+    assert store.unjudged(1, "M1") == [ids.prompt_id(1, 1, slot) for slot in (2, 3)]
 
 
 def test_contenders_keep_scores_to_the_last_bit_without_faults_and_other_scorers(store: Store) -> None:
@@ -192,7 +195,7 @@ def test_mining_again_replaces_the_rows_of_that_policy_alone(store: Store) -> No
     two_answered(store)
     store.replace_mining(store.stages(1)["M1", "candidates"], "M2", mined(0, idx=2))
     store.replace_mining(store.stages(1)["M1", "candidates"], "M1", [*mined(0), *mined(1)])
-    tie = r.Mining(run_id=1, prompt_id=r.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
+    tie = r.Mining(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
     store.replace_mining(store.stages(1)["M1", "candidates"], "M1", [*mined(0, chosen_score=5.0), tie])
     assert store.mining_outcomes(1, "M1") == {"pair": 1, "tie": 1}
     pairs = [tuple(p) for p in store.rows("SELECT id, margin FROM pair ORDER BY id")]
@@ -216,7 +219,7 @@ def test_a_pair_a_person_dropped_does_not_train(store: Store) -> None:
         store.add([r.Review(run_id=1, **sides(slot), review=said, at="now")])
     assert store.dropped(1) == {tuple(sides(0).values())}
     kept = [(p.id, p.chosen, p.rejected) for p in store.pairs_to_train(1, "M1")]
-    assert kept == [(mined(1)[1].id, r.pack_ids([1, 0]), r.pack_ids([1, 1]))]
+    assert kept == [(mined(1)[1].id, ids.pack_ids([1, 0]), ids.pack_ids([1, 1]))]
 
 
 def test_readers_and_the_writer_never_wait_for_each_other(store: Store) -> None:

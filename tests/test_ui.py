@@ -19,7 +19,7 @@ pytest.importorskip("httpx2")
 from starlette.testclient import TestClient
 
 from selfreward.errors import BadInput, StoreError
-from selfreward.records import prompt_id
+from selfreward.ids import prompt_id
 from selfreward.store import Glances, PairFilter, Reviews, Store
 from selfreward.ui import serve
 from selfreward.ui.app import make_app

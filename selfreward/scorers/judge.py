@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from selfreward import rubric as rubrics
+from selfreward.ids import derive_seed
 from selfreward.protocols import Answer, Choice, Engine, Question, Request, Sampling, Verdict
-from selfreward.records import derive_seed
 from selfreward.rubric import Rubric
 
 

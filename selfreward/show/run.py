@@ -16,7 +16,7 @@ from selfreward.errors import BadInput
 from selfreward.outlook import STAGE_ORDER, Outlook, duration, outlook, progress
 from selfreward.show.console import console, safe, table_of
 from selfreward.store import is_held
-from selfreward.store.store import now
+from selfreward.store.database import now
 from selfreward.wording import visible
 
 

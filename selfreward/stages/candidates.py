@@ -6,8 +6,9 @@ import json
 import time
 from typing import Any
 
+from selfreward.ids import candidate_id, derive_seed, pack_ids
 from selfreward.protocols import Completion, Request
-from selfreward.records import Candidate, Policy, Stage, candidate_id, derive_seed, pack_ids
+from selfreward.records import Candidate, Policy, Stage
 from selfreward.stages.asking import answered
 from selfreward.stages.work import Work, flat, sampling
 

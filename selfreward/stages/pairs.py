@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfreward.ids import derive_seed, pair_id
 from selfreward.pairs import Contender, Mined, Rule, mine
 from selfreward.pairs.lengths import LengthCost, balancing_cost
 from selfreward.recipe import Pairs
-from selfreward.records import Mining, Pair, Policy, Stage, derive_seed, pair_id
+from selfreward.records import Mining, Pair, Policy, Stage
 from selfreward.stages.judge import open_scorer
 from selfreward.stages.work import Work, flat
 

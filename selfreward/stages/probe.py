@@ -17,8 +17,9 @@ from typing import Any
 from selfreward import collapse, diversity, stats
 from selfreward.collapse import Finding, drift
 from selfreward.files import sha256_of
+from selfreward.ids import derive_seed, pack_ids, unpack_ids
 from selfreward.protocols import Request, Sampling, Scored
-from selfreward.records import AnswerRow, Metric, Policy, Stage, derive_seed, pack_ids, unpack_ids
+from selfreward.records import AnswerRow, Metric, Policy, Stage
 from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, blocks, flat
 from selfreward.stats import Interval

@@ -15,9 +15,10 @@ from typing import Any
 from selfreward import invent
 from selfreward.errors import GateHalted
 from selfreward.files import packaged, sha256_of
+from selfreward.ids import derive_seed, prompt_id
 from selfreward.near import HeldOut
 from selfreward.protocols import Completion, Request
-from selfreward.records import Policy, Prompt, Stage, derive_seed, prompt_id
+from selfreward.records import Policy, Prompt, Stage
 from selfreward.stages.seeds import read_lines, read_prompts
 from selfreward.stages.work import Work, flat, sampling
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from selfreward import rubric as rubrics
 from selfreward.errors import BadInput
-from selfreward.records import TrainedOn, derive_seed
+from selfreward.ids import derive_seed
+from selfreward.records import TrainedOn
 from selfreward.rubric import Rubric
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.seeds import numbered_lines

@@ -21,7 +21,8 @@ from selfreward.engines import process
 from selfreward.engines.adapter import WEIGHTS
 from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
-from selfreward.records import Metric, Policy, Stage, TrainedOn, derive_seed, unpack_ids
+from selfreward.ids import derive_seed, unpack_ids
+from selfreward.records import Metric, Policy, Stage, TrainedOn
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.work import Work, flat

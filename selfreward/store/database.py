@@ -7,17 +7,25 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, create_engine, event, insert, text
 from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlmodel import SQLModel
 
 from selfreward.errors import StoreError
 
+if TYPE_CHECKING:
+    from sqlmodel import SQLModel
+
 HEAD = "v1"
+
+
+def now() -> str:
+    """UTC, to the second, as text."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _url(path: Path, write: bool) -> URL:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from selfreward.records import pair_id
+from selfreward.ids import pair_id
 from selfreward.store.database import Database
 
 SORTS = ("id", "margin", "-margin")

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfreward.records import MAX_SAMPLES, MAX_SLOTS
+from selfreward.ids import MAX_SAMPLES, MAX_SLOTS
 from selfreward.store.finding import EXCERPT, Found, Key, PairFilter, find_pairs
 from selfreward.store.views import Views
 

@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from selfreward.errors import BadInput, StoreError
-from selfreward.store.database import Database
-from selfreward.store.store import now
+from selfreward.store.database import Database, now
 
 MAX_NOTE = 2000  # characters
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
 from selfreward.records import Event, Metric, Policy, Run, Stage
-from selfreward.store.database import Database
-
-
-def now() -> str:
-    """UTC, to the second, as text."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+from selfreward.store.database import Database, now
 
 
 class Store(Database):

@@ -12,9 +12,9 @@ from selfreward.agreement import agreement
 from selfreward.errors import BadInput
 from selfreward.outlook import MEANINGS, STAGE_ORDER, outlook, pace, progress
 from selfreward.store import Glances, PairFilter, is_held
+from selfreward.store.database import now
 from selfreward.store.finding import REVIEWS, SORTS, Key
 from selfreward.store.glances import OUTCOMES
-from selfreward.store.store import now
 from selfreward.ui import asked
 from selfreward.ui.markup import LONGEST, environment
 from selfreward.wording import differences
