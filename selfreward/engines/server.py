@@ -277,7 +277,11 @@ class Server:
 
 def is_here(url: str) -> bool:
     """Whether a URL is of this very machine, by its name or number alone."""
-    host = urlsplit(url).hostname or ""
+    return is_loopback(urlsplit(url).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
     if host == "localhost":
         return True
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import re
 import socket
 from contextlib import suppress
 from pathlib import Path
 
+from selfreward.engines.server import is_loopback
 from selfreward.errors import BadInput
 
 TOKEN = r"[A-Za-z0-9_-]{16,128}"
@@ -55,16 +55,6 @@ def told(port: int, host: str, token: str | None) -> list[str]:
             f"and then open http://localhost:{port}{end}"
         ]
     return lines
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _user() -> str:
