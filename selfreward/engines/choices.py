@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from selfreward.engines.chat import Chat
 from selfreward.protocols import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where paths of a choice part: the tokens fed, and those that may come next after `before`."""
+
+    place: int
+    fed: list[int]
+    before: tuple[int, ...]
+    following: list[int]
+    adapter: str | None
+
+
+class Walk:
+    """A block of choices for an engine that tells log-probabilities of listed next tokens.
+
+    `steps` are what to ask; what is told of each goes to `learn`; `logprobs` is then `(n, n_choices)`, None
+    for a chat that does not fit `context` with its longest choice.
+    """
+
+    def __init__(self, chat: Chat, block: Sequence[Choice], context: int) -> None:
+        self._spelled = [spell(chat, c) for c in block]
+        self._known: list[dict[tuple[int, ...], float] | None] = []
+        self.steps: list[Step] = []
+        for i, choice in enumerate(block):
+            prompt = chat.ids(choice.messages, choice.opening)
+            fits = len(prompt) + max(map(len, self._spelled[i])) <= context
+            self._known.append({} if fits else None)
+            for before, following in branches(self._spelled[i]).items() if fits else ():
+                self.steps.append(Step(i, [*prompt, *before], before, following, choice.adapter))
+
+    def learn(self, step: Step, told: Mapping[int, float]) -> None:
+        """Log-probabilities of a step's `following` tokens."""
+        known = self._known[step.place]
+        assert known is not None
+        known |= {(*step.before, token): told[token] for token in step.following}
+
+    @property
+    def logprobs(self) -> list[list[float] | None]:
+        """One log-probability a choice, in nats."""
+        return [
+            None if known is None else without_longer([along(known, path) for path in spelled], spelled)
+            for known, spelled in zip(self._known, self._spelled, strict=True)
+        ]
 
 
 def spell(chat: Chat, choice: Choice) -> list[list[int]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from selfreward.engines import adapter as adapters
 from selfreward.engines.chat import Chat
-from selfreward.engines.choices import along, branches, spell, without_longer
+from selfreward.engines.choices import Walk
 from selfreward.engines.server import Server, Unanswered
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of
@@ -102,25 +102,13 @@ class OpenaiEngine:
         Where paths of tokens part, one request asks for the tokens that may come next. A server that does not
         give every one of them is refused.
         """
-        asked: list[tuple[int, tuple[int, ...]]] = []
-        fed: list[Ask] = []
-        spelled = [spell(self.chat, c) for c in block]
-        fits = [True] * len(block)
-        for i, choice in enumerate(block):
-            prompt = self.chat.ids(choice.messages, choice.opening)
-            fits[i] = len(prompt) + max(map(len, spelled[i])) <= self._context
-            for before, following in branches(spelled[i]).items() if fits[i] else ():
-                asked.append((i, before))
-                read = partial(self._next, following)
-                fed.append(Ask([*prompt, *before], _looking(following), read, choice.adapter))
-        known: list[dict[tuple[int, ...], float]] = [{} for _ in block]
-        for place, found in self._run(fed):
-            i, before = asked[place]
-            known[i] |= {(*before, token): logprob for token, logprob in found.items()}
-        return [
-            without_longer([along(known[i], path) for path in spelled[i]], spelled[i]) if fits[i] else None
-            for i in range(len(block))
+        walk = Walk(self.chat, block, self._context)
+        fed = [
+            Ask(s.fed, _looking(s.following), partial(self._next, s.following), s.adapter) for s in walk.steps
         ]
+        for place, found in self._run(fed):
+            walk.learn(walk.steps[place], found)
+        return walk.logprobs
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         """Scores given tokens by teacher forcing; `(n, len(completion_ids))`."""

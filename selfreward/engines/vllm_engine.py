@@ -14,7 +14,7 @@ from typing import Any
 
 from selfreward.engines import adapter as adapters
 from selfreward.engines.chat import Chat
-from selfreward.engines.choices import along, branches, spell, without_longer
+from selfreward.engines.choices import Walk
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of
 from selfreward.protocols import Choice, Completion, Message, Request, Scored
@@ -92,26 +92,13 @@ class VllmEngine:
 
         Where paths of tokens part, one request asks for the tokens that may come next.
         """
-        asked: list[tuple[int, tuple[int, ...], list[int]]] = []
-        fed: list[list[int]] = []
-        spelled = [spell(self.chat, c) for c in block]
-        fits = [True] * len(block)
-        for i, choice in enumerate(block):
-            prompt = self.chat.ids(choice.messages, choice.opening)
-            fits[i] = len(prompt) + max(map(len, spelled[i])) <= self._context
-            for before, following in branches(spelled[i]).items() if fits[i] else ():
-                asked.append((i, before, following))
-                fed.append([*prompt, *before])
-        params = [self._looking(following) for _, _, following in asked]
-        known: list[dict[tuple[int, ...], float]] = [{} for _ in block]
-        for place, output in self._run(fed, params, [block[i].adapter for i, _, _ in asked]):
-            i, before, following = asked[place]
+        walk = Walk(self.chat, block, self._context)
+        params = [self._looking(step.following) for step in walk.steps]
+        worn = [step.adapter for step in walk.steps]
+        for place, output in self._run([step.fed for step in walk.steps], params, worn):
             first = output.outputs[0].logprobs[0]
-            known[i] |= {(*before, token): first[token].logprob for token in following}
-        return [
-            without_longer([along(known[i], path) for path in spelled[i]], spelled[i]) if fits[i] else None
-            for i in range(len(block))
-        ]
+            walk.learn(walk.steps[place], {token: found.logprob for token, found in first.items()})
+        return walk.logprobs
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         """Scores given tokens by teacher forcing; `(n, len(completion_ids))`."""
