@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 # A place for CPU builds of torch where the default index serves CUDA ones: make install TORCH_INDEX=URL
 TORCH_INDEX ?=
+# Tests run a file at a time on this many processes.
+JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: install demo test check prove bench policy clean
@@ -38,7 +40,7 @@ demo: policy
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.all policy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
