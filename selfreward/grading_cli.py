@@ -96,7 +96,7 @@ def _grade(
     as_json: bool,
 ) -> None:
     from selfreward.evaluation import saved, suites
-    from selfreward.evaluation.rows import numbered_rows
+    from selfreward.jsonl import numbered_rows
     from selfreward.show import grades as show
 
     known = suites.KNOWN.get(name) or suites.Suite(name, "own")
@@ -137,7 +137,7 @@ def _answer_files(graded: list[Graded], suite: str, answers: Path) -> dict[str, 
 
 def _sum_up(data: Path, judgments: Path, export: Path | None, as_json: bool) -> None:
     from selfreward.evaluation import gradings, suites
-    from selfreward.evaluation.rows import numbered_rows
+    from selfreward.jsonl import numbered_rows
     from selfreward.show import grades as show
 
     rows = numbered_rows(data)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfreward.errors import BadInput, GateHalted
+from selfreward.jsonl import json_object
 
 if TYPE_CHECKING:
     from selfreward.audit import Preference
@@ -74,10 +75,10 @@ def _rubric(name: str) -> Rubric:
 def _readings(rubric: Rubric, replies: Path) -> list[tuple[float | None, str | None]]:
     """What is read from each saved reply, in order; `finish` is `stop` unless a line says otherwise."""
     from selfreward import rubric as rubrics
-    from selfreward.stages.seeds import numbered_lines
+    from selfreward.stages.seeds import required_rows
 
     found = []
-    for number, row in numbered_lines(replies, ()):
+    for number, row in required_rows(replies, ()):
         reply, finish = row.get("reply"), row.get("finish", "stop")
         if not isinstance(reply, str) or not isinstance(finish, str):
             raise BadInput(
@@ -153,10 +154,10 @@ def pairs_dry_run(
 
 def _preferences(file: Path) -> list[Preference]:
     from selfreward.audit import Preference
-    from selfreward.stages.seeds import numbered_lines
+    from selfreward.stages.seeds import required_rows
 
     rows = []
-    for number, row in numbered_lines(file, ()):
+    for number, row in required_rows(file, ()):
         where = f"{file}, line {number}"
         prompt, chosen, rejected = (_text(row, key, where) for key in ("prompt", "chosen", "rejected"))
         chosen_score, rejected_score = (_score(row, key, where) for key in ("chosen_score", "rejected_score"))
@@ -261,11 +262,8 @@ def _is_object(line: str) -> bool:
 
 
 def _prompt(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"{where}: not JSON ({error})") from None
-    text = row.get("prompt", row.get("text")) if isinstance(row, dict) else None
+    row = json_object(line, where)
+    text = row.get("prompt", row.get("text"))
     if not isinstance(text, str):
         raise BadInput(f"{where}: an object with a text under `prompt` or `text` was expected")
     return text

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfreward.errors import BadInput, GateHalted
+from selfreward.jsonl import numbered_rows
 
 if TYPE_CHECKING:
     from selfreward.collapse.judging import Score
@@ -101,7 +101,8 @@ def read_answers(path: Path, field: str | None = None) -> list[Answers]:
 
     found: list[tuple[str | None, list[str | None]]] = []
     by_prompt: dict[str, list[str | None]] = {}
-    for where, row in _lines(path):
+    for number, row in numbered_rows(path):
+        where = f"{path}, line {number}"
         name = field or ("texts" if "texts" in row else "text")
         if name not in row:
             raise BadInput(f"{where} has no {name!r}: name the key of its text with --field")
@@ -130,7 +131,8 @@ def read_scores(path: Path) -> list[Score]:
     from selfreward.collapse.judging import Score
 
     found = []
-    for where, row in _lines(path):
+    for number, row in numbered_rows(path):
+        where = f"{path}, line {number}"
         if "score" not in row:
             raise BadInput(f"{where} has no 'score'")
         score, length = (_given(row.get(key), where, key) for key in ("score", "length"))
@@ -146,24 +148,3 @@ def _given(value: Any, where: str, key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadInput(f"{where}: {key!r} is {value!r}, not a number: write null where there is none")
     return float(value)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's object with its place in words; blank lines are passed over."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text: byte {error.start}") from None
-    rows = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not rows:
-        raise BadInput(f"{path} holds no line: one JSON object a line is expected")
-    for i, line in rows:
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{path} line {i} is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{path} line {i} is no JSON object")
-        yield f"{path} line {i}", row

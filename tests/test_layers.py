@@ -19,7 +19,7 @@ ROOT = Path(selfreward.__file__).parent
 # fmt: off
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "ids"),
+    ("files", "ids", "jsonl"),
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),

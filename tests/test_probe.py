@@ -222,7 +222,7 @@ def test_the_table_says_the_same_and_a_healthy_file_exits_0(tmp_path: Path, heal
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "holds no line"), ("{", "line 1 is no JSON"), ("[1]", "no JSON object"),
+        ("", "is empty"), ("{", "line 1: not JSON"), ("[1]", "line 1: a JSON object"),
         ('{"text": "a"}\n{"txt": "b"}', "line 2 has no 'text'"), ('{"text": 3}', "must be a text"),
         ('{"texts": ["a", 3]}', "must be a text or a list"),
         ('{"prompt": 1, "text": "a"}', "'prompt' must be a text"),

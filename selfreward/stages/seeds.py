@@ -5,30 +5,27 @@ A malformed line is named with its file and number; nothing is skipped in silenc
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from selfreward.errors import BadInput
+from selfreward.jsonl import json_object, numbered_lines, numbered_rows
 
 
 def read_lines(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
-    """JSON objects of a JSONL file; see `numbered_lines`."""
-    return [row for _, row in numbered_lines(path, required)]
+    """JSON objects of a JSONL file; see `required_rows`."""
+    return [row for _, row in required_rows(path, required)]
 
 
-def numbered_lines(path: Path, required: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
+def required_rows(path: Path, required: tuple[str, ...]) -> list[tuple[int, dict[str, Any]]]:
     """JSON objects of a JSONL file with their line numbers from 1.
 
     Raises `BadInput` naming file and line for anything that is not one, or lacks what is required.
     """
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        if line.strip():
-            found.append((number, _object(line, required, f"{path}, line {number}")))
-    if not found:
-        raise BadInput(f"{path} is empty: one JSON object a line was expected")
-    return found
+    rows = numbered_rows(path)
+    for number, row in rows:
+        _check(row, required, f"{path}, line {number}")
+    return rows
 
 
 def unique(items: list[str], path: Path) -> list[str]:
@@ -39,13 +36,7 @@ def unique(items: list[str], path: Path) -> list[str]:
     return items
 
 
-def _object(line: str, required: tuple[str, ...], where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{where}: a JSON object was expected")
+def _check(row: dict[str, Any], required: tuple[str, ...], where: str) -> None:
     for key in required:
         if _is_empty(row.get(key)):
             raise BadInput(f"{where}: {key!r} is missing or empty")
@@ -57,7 +48,6 @@ def _object(line: str, required: tuple[str, ...], where: str) -> dict[str, Any]:
             isinstance(row[key], list) and len(row[key]) == 2 and all(map(_is_text, row[key]))
         ):
             raise BadInput(f"{where}: {key!r} should be two texts")
-    return row
 
 
 def _is_text(value: Any) -> bool:
@@ -69,10 +59,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
     The file is lines of text, or JSONL with `prompt`, `text` or `messages`.
     """
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        if line.strip():
-            found.append(_prompt(line.strip(), f"{path}, line {number}"))
+    found = [_prompt(line.strip(), f"{path}, line {number}") for number, line in numbered_lines(path)]
     if not found:
         raise BadInput(f"{path} is empty: a prompt a line was expected")
     return found
@@ -82,23 +69,10 @@ def _is_empty(value: Any) -> bool:
     return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines end at newlines alone: JSON may hold other separators as they are."""
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text: {error}") from None
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-
-
 def _prompt(line: str, where: str) -> dict[str, Any]:
     if not line.startswith("{"):
         return {"text": line, "messages": [{"role": "user", "content": line}], "reference": None}
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"{where}: not JSON ({error})") from None
+    row = json_object(line, where)
     reference = row.get("reference")
     if "messages" in row:
         chat = row["messages"]

@@ -11,7 +11,7 @@ from selfreward.ids import derive_seed
 from selfreward.records import TrainedOn
 from selfreward.rubric import Rubric
 from selfreward.stages import prompts as prompts_stage
-from selfreward.stages.seeds import numbered_lines
+from selfreward.stages.seeds import required_rows
 from selfreward.stages.work import Work
 
 
@@ -47,7 +47,7 @@ def check_files(work: Work) -> None:
     sft, m1 = work.recipe.start.sft, work.store.policies(work.run.id).get("M1")
     if sft is None or (m1 is not None and m1.status != "training"):
         return
-    numbered_lines(work.file(sft.file), ("prompt", "answer"))
+    required_rows(work.file(sft.file), ("prompt", "answer"))
     if sft.judge_file and sft.judge_examples != 0:
         _judge_lines(work, sft.judge_file, None)
 
@@ -74,7 +74,7 @@ def _drawn(
     """`count` lines of a file with their numbers, drawn by the run's seed, in file order."""
     near = prompts_stage.held_out(work)
     lines = [
-        (n, row) for n, row in numbered_lines(work.file(name), required) if not near.reason(row["prompt"])
+        (n, row) for n, row in required_rows(work.file(name), required) if not near.reason(row["prompt"])
     ]
     if count is None or count >= len(lines):
         return lines
