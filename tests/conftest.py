@@ -7,12 +7,15 @@ trainer and loop run for real on it, in seconds.
 from __future__ import annotations
 
 import os
+import signal
 import string
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite started with nohup or & still tests Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
