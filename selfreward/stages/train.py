@@ -201,8 +201,8 @@ def _check_room(work: Work, spec: TrainingSpec) -> None:
     free = shutil.disk_usage(work.folder).free
     if free < ROOM * adapter:
         raise BadInput(
-            f"{work.folder} has {free / 2**20:.0f} MiB free; the next training needs about "
-            f"{ROOM * adapter / 2**20:.0f} MiB. "
+            f"{work.folder} has {free / 2**20:.1f} MiB free; the next training needs about "
+            f"{ROOM * adapter / 2**20:.1f} MiB. "
             "Make room and run the same command again"
         )
 
