@@ -1,6 +1,7 @@
-"""The commands `evaluate` and `compare`: from saved answers to numbers, from two policies to a verdict.
+"""The commands `evaluate` and `compare`: from answers to numbers, from two policies to a verdict.
 
-`evaluate` needs no run and no model; `compare` reads a finished run. Both only look.
+`evaluate` of saved answers needs no run and no model, and only looks; with a policy it goes to `asking_cli`.
+`compare` reads a finished run.
 """
 
 from __future__ import annotations
@@ -15,49 +16,116 @@ import typer
 from selfreward.errors import BadInput
 
 if TYPE_CHECKING:
+    from selfreward.asking_cli import Asked
     from selfreward.evaluation.saved import Graded
     from selfreward.evaluation.versus import Comparison, Grade
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+RunName = Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")]
+Suite = Annotated[str, typer.Option("--suite", help="aime24, aime25, gsm8k, mt-bench, or a JSONL FILE.")]
+Policy = Annotated[str | None, typer.Argument(metavar="[POLICY]", help="Ask this policy of a run, e.g. M2.")]
+AlsoPolicy = Annotated[str | None, typer.Option("--policy", help="The same as the argument.")]
+Model = Annotated[str | None, typer.Option("--model", help="Instead of a run: ask this model.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="The questions; else from the hub. A FILE is its own.")
+]
+Responses = Annotated[
+    Path | None, typer.Option("--responses", help='Saved answers: {"id", "sample", "response"} a line.')
+]
+Judgments = Annotated[
+    Path | None, typer.Option("--judgments", help="Saved gradings of mt-bench in FastChat's format.")
+]
+References = Annotated[
+    Path | None, typer.Option("--references", help="Reference answers of mt-bench in FastChat's format.")
+]
+First = Annotated[int | None, typer.Option("--first", min=1, help="Only the first N questions.")]
+Ks = Annotated[str, typer.Option("--k", help="For pass@k and maj@k: numbers with commas between.")]
+Samples = Annotated[
+    int | None, typer.Option("--samples", min=1, help="Answers a question; else the largest k.")
+]
+Heat = Annotated[float | None, typer.Option("--temperature", min=0, help="Instead of the suite's own.")]
+NewTokens = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Instead of the suite's own.")]
+StoredAs = Annotated[str | None, typer.Option("--name", help="Keep these answers apart under this name.")]
+Grader = Annotated[
+    str, typer.Option("--grader", help="self, M0, M1, …, a model, or an address that ends in /v1.")
+]
+GradeBy = Annotated[str, typer.Option("--grade-by", help="sampled (replies are read) or expected.")]
+GraderModel = Annotated[str | None, typer.Option("--grader-model", help="What the address serves.")]
+Against = Annotated[
+    str | None, typer.Option("--against", help="Head-to-head with this policy, judged in both orders.")
+]
+Worked = Annotated[
+    bool, typer.Option("--math-verify", help="Work out expressions that the rules do not read as right.")
+]
+Export = Annotated[
+    Path | None, typer.Option("--export", help="Write FastChat's and lm-evaluation-harness's files here.")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: engine.batch=32.")]
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option("--suite", help="aime24, aime25, gsm8k, mt-bench, or a JSONL FILE.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The questions; a FILE suite is its own.")
-    ] = None,
-    responses: Annotated[
-        Path | None, typer.Option("--responses", help='Saved answers: {"id", "sample", "response"} a line.')
-    ] = None,
-    judgments: Annotated[
-        Path | None, typer.Option("--judgments", help="Saved gradings of mt-bench in FastChat's format.")
-    ] = None,
-    first: Annotated[int | None, typer.Option("--first", min=1, help="Only the first N questions.")] = None,
-    k: Annotated[str, typer.Option("--k", help="For pass@k and maj@k: numbers with commas between.")] = "1",
-    export: Annotated[
-        Path | None, typer.Option("--export", help="Write FastChat's and lm-evaluation-harness's files here.")
-    ] = None,
+    suite: Suite,
+    of: Policy = None,
+    policy: AlsoPolicy = None,
+    run: RunName = None,
+    model: Model = None,
+    data: Data = None,
+    responses: Responses = None,
+    judgments: Judgments = None,
+    references: References = None,
+    first: First = None,
+    k: Ks = "1",
+    samples: Samples = None,
+    temperature: Heat = None,
+    max_new_tokens: NewTokens = None,
+    name: StoredAs = None,
+    grader: Grader = "M0",
+    grade_by: GradeBy = "sampled",
+    grader_model: GraderModel = None,
+    against: Against = None,
+    math_verify: Worked = False,
+    overrides: Set = None,
+    export: Export = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade saved answers, or sum up saved gradings: no run and no model needed."""
-    if suite == "mt-bench":
-        if data is None or judgments is None or responses is not None:
-            raise typer.BadParameter(
-                "takes --judgments FILE and --data question.jsonl", param_hint="--suite mt-bench"
-            )
-        if first is not None:
-            raise typer.BadParameter("is for suites of answers, not for mt-bench", param_hint="--first")
-        _sum_up(data, judgments, export, as_json)
-        return
-    if responses is None or judgments is not None:
-        raise typer.BadParameter(f"takes --responses FILE, not --judgments ({suite})", param_hint="--suite")
-    _grade(suite, data, responses, first, _ks(k), export, as_json)
+    """Ask a policy of a run and grade its answers; or grade saved answers, or sum up saved gradings."""
+    ks = _ks(k)
+    if (name_of := of or policy or ("M0" if model else None)) is not None:
+        from selfreward.asking_cli import Asked
+
+        if responses or judgments or (of and policy and of != policy) or (model and (run or name_of != "M0")):
+            told = "names one policy of a run, or --model alone; no saved answers or gradings beside it"
+            raise typer.BadParameter(told, param_hint="--policy")
+        asked = Asked(
+            suite, name_of, run, data, references, first, samples or max(ks), tuple(ks), temperature,
+            max_new_tokens, name, grader, grade_by, grader_model, against=against, worked=math_verify,
+            overrides=tuple(overrides or ()), model=model,
+        )  # fmt: skip
+        _ask(asked, export, as_json)
+    elif suite == "mt-bench":
+        _sum_up(data, judgments if responses is None and first is None else None, export, as_json)
+    else:
+        _grade(suite, data, responses if judgments is None else None, first, ks, math_verify, export, as_json)
+
+
+def _ask(asked: Asked, export: Path | None, as_json: bool) -> None:
+    from selfreward.asking_cli import ask
+    from selfreward.show import grades as show
+
+    found = ask(asked, quiet=as_json)
+    if export is not None:
+        _write(export, found.files)
+    _note(list(found.notes))
+    if as_json:
+        typer.echo(_plain_json(found.data))
+    else:
+        show.asked(found.data, found.faults)
 
 
 def compare(
     left: Annotated[str, typer.Argument(help="A policy, e.g. M1.")],
     right: Annotated[str, typer.Argument(help="The policy to compare with it, e.g. M3.")],
-    run: Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")] = None,
+    run: RunName = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a policy beats another on the suites of a finished run, or that it can't be told."""
@@ -68,13 +136,15 @@ def compare(
 
     views = Views(database_of(run), write=False)
     sides = [_grades(views, name) for name in (left, right)]
-    both = {s: (sides[0].get(s, []), sides[1].get(s, [])) for s in sides[0] | sides[1]}
-    found, left_out = versus.compare(both)
+    both, left_out = versus.by_grader(left, sides[0], right, sides[1])
+    left_out |= versus.apart(both, views.protocols(left), views.protocols(right))
+    found, more = versus.compare({s: grades for s, grades in both.items() if s not in left_out})
+    left_out |= more
     if not found:
         why = "; ".join(f"{s}: {reason}" for s, reason in left_out.items()) or "no suite was evaluated"
         raise BadInput(f"{left} and {right} cannot be compared: {why}")
     if as_json:
-        suites = {c.suite: _as_data(c) for c in found}
+        suites = {c.suite: _as_data(c, (left, right)) for c in found}
         typer.echo(_plain_json({"left": left, "right": right, "suites": suites, "not_compared": left_out}))
     else:
         show.comparison(left, right, found, left_out)
@@ -89,16 +159,20 @@ def _ks(given: str) -> list[int]:
 def _grade(
     name: str,
     data: Path | None,
-    answers: Path,
+    answers: Path | None,
     first: int | None,
     ks: list[int],
+    worked: bool,
     export: Path | None,
     as_json: bool,
 ) -> None:
-    from selfreward.evaluation import saved, suites
+    from selfreward.evaluation import expressions, saved, suites
     from selfreward.jsonl import numbered_rows
     from selfreward.show import grades as show
 
+    if answers is None:
+        told = f"takes --policy M2, or --responses FILE, not --judgments ({name})"
+        raise typer.BadParameter(told, param_hint="--suite")
     known = suites.KNOWN.get(name) or suites.Suite(name, "own")
     if known.rule == "own" and data is None and not Path(name).is_file():
         told = ", ".join(suites.KNOWN)
@@ -110,6 +184,9 @@ def _grade(
     notes = suites.differences(known, len(every), suites.items_hash(every), str(path))
     said = saved.responses(numbered_rows(answers), every, str(answers))
     graded = saved.grade(every[:first], said)
+    if worked:
+        graded = expressions.worked_out(graded)
+        notes.append(f"expressions were worked out by {expressions.installed()}")
     numbers, faults = saved.summary(name, graded, ks), saved.faults(graded)
     if faults.get("missing"):
         notes.append(
@@ -135,11 +212,14 @@ def _answer_files(graded: list[Graded], suite: str, answers: Path) -> dict[str, 
     }
 
 
-def _sum_up(data: Path, judgments: Path, export: Path | None, as_json: bool) -> None:
+def _sum_up(data: Path | None, judgments: Path | None, export: Path | None, as_json: bool) -> None:
     from selfreward.evaluation import gradings, suites
     from selfreward.jsonl import numbered_rows
     from selfreward.show import grades as show
 
+    if data is None or judgments is None:
+        told = "takes --policy M2, or --judgments FILE and --data question.jsonl, and no --first"
+        raise typer.BadParameter(told, param_hint="--suite mt-bench")
     rows = numbered_rows(data)
     questions = suites.categories(rows, str(data))
     notes = suites.differences(
@@ -168,23 +248,22 @@ def _grades(views: Any, policy: str) -> dict[str, list[Grade]]:
     known = views.evaluated()
     if policy not in known:
         raise BadInput(f"there is no policy {policy} in this run: it has {', '.join(known) or 'none yet'}")
-    if known[policy] != "done":
-        raise BadInput(f"{policy} is not evaluated yet: `selfreward iterate --to {policy}` does it")
     rows = views.grades(policy)
+    if known[policy] != "done" and not rows:
+        raise BadInput(f"{policy} is not evaluated yet: `selfreward iterate --to {policy}` does it")
     found: dict[str, list[Grade]] = {}
-    for suite in dict.fromkeys(row.suite for row in rows):
-        mine = [Grade(r.item, r.turn, r.sample, r.seed, r.grader, r.score) for r in rows if r.suite == suite]
-        graders: list[str | None] = [*sorted({g.grader for g in mine if g.grader})] or [None]
-        for by in graders:  # an answer that failed has no grader and is every grader's
-            name = suite if len(graders) == 1 else f"{suite} ({by})"
-            found[name] = [g for g in mine if g.grader in (by, None)]
+    for r in rows:
+        found.setdefault(r.suite, []).append(Grade(r.item, r.turn, r.sample, r.seed, r.grader, r.score))
     return found
 
 
-def _as_data(found: Comparison) -> dict[str, Any]:
+def _as_data(found: Comparison, policies: tuple[str, str]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {key: value for key, value in asdict(found).items() if key != "suite"}
+    from selfreward.evaluation.versus import is_self
+
+    by_itself = [policy for policy in policies if is_self(policy, found.grader)]
+    return {key: value for key, value in asdict(found).items() if key != "suite"} | {"self_graded": by_itself}
 
 
 def _write(folder: Path, files: dict[str, list[dict[str, Any]]]) -> None:

@@ -18,7 +18,7 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
-from selfreward.stages import data_gate, frozen
+from selfreward.stages import data_gate, frozen, recipe_suites
 from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
@@ -106,6 +106,11 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
     finally:
         with contextlib.suppress(StoreError):  # what stopped the run is the news, not its time sheet
             _note_session(work, time.monotonic() - begun)
+
+
+def begin(work: Work) -> None:
+    """M0 and the seed prompts, where they are not there yet."""
+    _begin_policies(work)
 
 
 def _note_session(work: Work, wall: float) -> None:
@@ -306,6 +311,8 @@ def _after(work: Work, stage: Stage) -> None:
         policy = work.policy(stage.policy)
         _gate(work, stage, probe_stage.findings(work, policy), policy if policy.status == "trained" else None)
     elif stage.name == "evaluate":
+        if stage.status == "done":
+            _gate(work, stage, recipe_suites.findings(work, work.policy(stage.policy)), None)
         _promote(work, work.policy(stage.policy))
 
 

@@ -266,8 +266,27 @@ class Probe(Section):
     max_new_tokens: Count = 128
 
 
+class AskedSuite(Section):
+    """A suite asked of every policy: a known one (from the hub, or `data`) or a JSONL file.
+
+    What is None is the suite's own. `role: tax` watches an ability: a drop against M1 is an alarm.
+    """
+
+    suite: str
+    data: str | None = None
+    name: str | None = None  # what its answers are stored under; None: the suite's, or the file's stem
+    first: Count | None = None
+    samples: Annotated[int, Field(ge=1, le=256)] = 1
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    max_new_tokens: Count | None = None
+    role: Literal["score", "tax"] = "score"
+
+
 class Evaluate(Section):
-    """The small offline suite: two-turn questions graded 1-10 by `grader`, and integer-answer problems."""
+    """The small offline suite: two-turn questions graded 1-10 by `grader`, and integer-answer problems.
+
+    `suites` are asked besides; `budget` is the new tokens they may take a policy, each answer at its longest.
+    """
 
     questions: str | None = "eval/two-turn.jsonl"
     problems: str | None = "eval/integers.jsonl"
@@ -275,6 +294,8 @@ class Evaluate(Section):
     grader: Literal["self", "M0"] = "M0"  # the same ruler for every policy
     temperature: Annotated[float, Field(ge=0)] = 0.7
     max_new_tokens: Count = 256
+    suites: list[AskedSuite] | None = None
+    budget: Count | None = None
 
 
 class Limit(Section):
@@ -358,5 +379,6 @@ class Recipe(Section):
             self.probe.file,
             *([sft.file, sft.judge_file] if sft else []),
             *([evaluate.questions, evaluate.problems, evaluate.rubric] if evaluate else []),
+            *[s.data or s.suite for s in (evaluate and evaluate.suites) or [] if s.data or "." in s.suite],
         ]
         return [n for n in named if n]

@@ -32,7 +32,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("loop",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
-        "policy_export", "probe",
+        "policy_export", "probe", "asking_cli",
     ),
 )
 # fmt: on
@@ -46,7 +46,8 @@ SIDEWAYS = {
     ("no_model", "show"), ("no_model", "runs"), ("grading_cli", "runs"), ("grading_cli", "show"),
     ("budget", "shapes"), ("footprint", "shapes"), ("footprint", "budget"), ("plan", "runs"),
     ("plan", "show"), ("policy_export", "runs"), ("collapse", "stats"), ("collapse", "diversity"),
-    ("probe", "show"), ("agreement", "stats"),
+    ("probe", "show"), ("agreement", "stats"), ("grading_cli", "asking_cli"), ("asking_cli", "runs"),
+    ("asking_cli", "show"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "openai", "trl", "peft", "ray"}

@@ -22,25 +22,44 @@ Numbered = Sequence[tuple[int, dict[str, Any]]]  # rows of a JSONL file with the
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A known set: its size, the hash of its content if known, and the rule of reading."""
+    """A known set: its size, the hash of its content if known, the rule of reading, and where it lies.
+
+    `hub` is the dataset's id, its configuration if it has several, and the split.
+    """
 
     name: str
     rule: str
     count: int | None = None
     sha256: str | None = None
+    hub: tuple[str, str | None, str] | None = None
 
 
 KNOWN = {
-    "aime24": Suite(
-        "aime24", "integer", 30, "1ed0289ff854c32de904671a7c88b0ce1e17de659c347148a1d1bd97994f5644"
-    ),
-    "aime25": Suite("aime25", "integer", 30),
-    "gsm8k": Suite(
-        "gsm8k", "number", 1319, "f2e20d7531ea649b0ea7214fa7150d2a1c94a94af18f4e0c0318bd8994e23d54"
-    ),
-    "mt-bench": Suite(
-        "mt-bench", "graded", 80, "17fc3d6c53a3dc154be32944f47d51582e927db2977464549921966769d37f4a"
-    ),
+    suite.name: suite
+    for suite in (
+        Suite(
+            "aime24",
+            "integer",
+            30,
+            "1ed0289ff854c32de904671a7c88b0ce1e17de659c347148a1d1bd97994f5644",
+            ("HuggingFaceH4/aime_2024", None, "train"),
+        ),
+        Suite("aime25", "integer", 30, None, ("math-ai/aime25", None, "test")),
+        Suite(
+            "gsm8k",
+            "number",
+            1319,
+            "f2e20d7531ea649b0ea7214fa7150d2a1c94a94af18f4e0c0318bd8994e23d54",
+            ("openai/gsm8k", "main", "test"),
+        ),
+        Suite(
+            "mt-bench",
+            "graded",
+            80,
+            "17fc3d6c53a3dc154be32944f47d51582e927db2977464549921966769d37f4a",
+            ("lighteval/mt-bench", None, "train"),
+        ),
+    )
 }
 
 
@@ -59,15 +78,16 @@ def items(rows: Numbered, suite: Suite, path: str) -> list[Item]:
     """The questions of a file. Raises `BadInput` naming file and line."""
     found: dict[str, Item] = {}
     for place, (line, row) in enumerate(rows):
-        item = _item(row, suite, str(place), f"{path}, line {line}")
+        item = item_of(row, suite, str(place), f"{path}, line {line}")
         if item.id in found:
             raise BadInput(f"{path}, line {line}: the id {item.id!r} stands there a second time")
         found[item.id] = item
     return list(found.values())
 
 
-def _item(row: dict[str, Any], suite: Suite, place: str, where: str) -> Item:
-    problem = _problem(row)
+def item_of(row: dict[str, Any], suite: Suite, place: str, where: str) -> Item:
+    """A row as a question with its right answer; `place` is its id where it brings none."""
+    problem = problem_of(row)
     if not problem.strip():
         raise BadInput(f"{where}: 'problem', 'question', 'prompt' or 'messages' is missing or empty")
     given = row.get("answer")
@@ -94,7 +114,8 @@ def identity(given: Any, where: str) -> str:
     return str(given)
 
 
-def _problem(row: dict[str, Any]) -> str:
+def problem_of(row: dict[str, Any]) -> str:
+    """What is asked: the last turn of `messages`, or `problem`, `question` or `prompt`; empty if none."""
     chat = row.get("messages")
     if isinstance(chat, list) and chat and isinstance(chat[-1], dict):
         return str(chat[-1].get("content", ""))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from selfreward import stats
 from selfreward.stats import Interval
 
 LEVEL = 0.05
-SCALES = {"integers": (0.0, 1.0), "two-turn": (1.0, 10.0)}  # what a grade of the loop's own suites can be
+BEARER = "adapter.sha256"  # of a protocol: who answered, and no condition
+RULES = ("integer", "number", "phrase", "own")  # graders that check: right or wrong; all others give 1 to 10
+SCALES = {"integers": (0.0, 1.0), "two-turn": (1.0, 10.0)}  # of the loop's own suites
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,54 @@ def compare(
     return done, left_out
 
 
+def by_grader(
+    left: str, lefts: Mapping[str, Sequence[Grade]], right: str, rights: Mapping[str, Sequence[Grade]]
+) -> tuple[dict[str, tuple[list[Grade], list[Grade]]], dict[str, str]]:
+    """Both sides' grades by suite, and by suite and grader where a side has several; what only one side has.
+
+    An answer that failed has no grader and is every grader's.
+    """
+    both: dict[str, tuple[list[Grade], list[Grade]]] = {}
+    lone: dict[str, str] = {}
+    for suite in dict.fromkeys([*lefts, *rights]):
+        sides = [list(side.get(suite, ())) for side in (lefts, rights)]
+        graders = [sorted({g.grader for g in side if g.grader}) for side in sides]
+        if max(map(len, graders)) < 2:
+            both[suite] = (sides[0], sides[1])
+            continue
+        for by in sorted({*graders[0], *graders[1]}):
+            missing = [name for name, had in zip((left, right), graders, strict=True) if by not in had]
+            if missing:
+                lone[f"{suite} ({by})"] = f"{' and '.join(missing)} has no grades by it"
+            else:
+                mine, theirs = ([g for g in side if g.grader in (by, None)] for side in sides)
+                both[f"{suite} ({by})"] = (mine, theirs)
+    return both, lone
+
+
+def apart(
+    suites: Iterable[str], left: Mapping[str, Mapping[str, Any]], right: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Suites that the two sides answered under different protocols, with the reason; adapters may differ.
+
+    A suite's name may have its grader behind it, as in `mt-bench (M0/sampled)`.
+    """
+    found = {}
+    for name in suites:
+        sides = [
+            {k: v for k, v in p.get(name.split(" (")[0], {}).items() if k != BEARER} for p in (left, right)
+        ]
+        keys = sorted(k for k in sides[0].keys() | sides[1].keys() if sides[0].get(k) != sides[1].get(k))
+        if all(sides) and keys:
+            found[name] = f"answered under two protocols ({', '.join(keys)} differ): not compared"
+    return found
+
+
+def is_self(policy: str, grader: str) -> bool:
+    """Whether this policy graded its own answers."""
+    return grader.rpartition("/")[0] in (policy, f"self:{policy}")
+
+
 def _names(graders: set[str]) -> str:
     return ", ".join(sorted(graders))
 
@@ -110,7 +161,7 @@ def _paired(left: Sequence[Grade], right: Sequence[Grade]) -> _Pairing:
 
 def _compared(name: str, grader: str, pairing: _Pairing, p: float) -> Comparison:
     scores = [x for side in (pairing.left, pairing.right) for values in side for x in values]
-    low, high = SCALES.get(name, (min(scores), max(scores)))
+    low, high = SCALES.get(name, (0.0, 1.0) if grader.split("+")[0] in RULES else (1.0, 10.0))
     low, high = min(low, *scores), max(high, *scores)
     sides = [
         stats.bounded([math.fsum(v) for v in side], [float(len(v)) for v in side], low, high)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from selfreward.evaluation.versus import Comparison, sentence
+from selfreward.evaluation.versus import Comparison, is_self, sentence
 from selfreward.show.console import console, safe, short, table_of
+
+HEAD_TO_HEAD = {
+    "win_rate": "win rate, a tie half a win",
+    "length_controlled": "win rate at equal lengths",
+    "consistency": "same verdict in both orders",
+    "first_shown": "went to the one shown first",
+}
 
 
 def suite(data: dict[str, Any], rule: str, faults: dict[str, int]) -> None:
@@ -31,10 +38,49 @@ def suite(data: dict[str, Any], rule: str, faults: dict[str, int]) -> None:
     console.print(f"wrong because no one answer of the kind was stated: {faults.get('no_single', 0)}")
 
 
-def gradings(data: dict[str, Any], judge: str | None) -> None:
+def asked(data: dict[str, Any], faults: dict[str, int]) -> None:
+    """A suite that was asked of a policy: who, under which protocol, and its numbers."""
+    if "win_rate" in data:
+        _head_to_head(data)
+    elif "items" in data:
+        suite(data, data["grader"], faults)
+    else:
+        model = f"{data['policy']} (graded by itself)" if data["self_graded"] else data["policy"]
+        gradings({model: data}, data["grader"], data["suite"])
+    told = ", ".join(f"{k} {_value(v)}" for k, v in data["protocol"].items() if k not in ("suite", "data"))
+    console.print(safe(f"{data['policy']} of run {data['run']}; protocol: {told}"))
+
+
+def _head_to_head(data: dict[str, Any]) -> None:
+    console.print(
+        safe(f"{data['suite']}: {data['policy']} against {data['against']}, judged by {data['grader']}")
+    )
+    counts = ", ".join(f"{data[k]} {k}" for k in ("win", "tie", "lose", "faults", "identical"))
+    console.print(safe(f"of {data['n']} questions read in both orders: {counts}"))
+    table = table_of("share", "value")
+    for key, name in HEAD_TO_HEAD.items():
+        table.add_row(name, _range(data[key]))
+    for category, found in data["categories"].items():
+        table.add_row(short(f"win rate, {category}", 40), _range(found))
+    console.print(table)
+
+
+def _range(found: dict[str, float | None]) -> str:
+    if found["value"] is None:
+        return "-"
+    return f"{100 * found['value']:.1f} % [{100 * (found['low'] or 0):.1f}, {100 * (found['high'] or 0):.1f}]"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64:
+        return value[:12]
+    return "-" if value is None else f"“{value}”" if isinstance(value, str) and " " in value else str(value)
+
+
+def gradings(data: dict[str, Any], judge: str | None, name: str = "mt-bench") -> None:
     """Means by model: overall, turns, categories."""
     console.print(
-        safe(f"mt-bench: graded 1 to 10 by {judge or 'an unnamed judge'}, 95 % intervals over questions")
+        safe(f"{name}: graded 1 to 10 by {judge or 'an unnamed judge'}, 95 % intervals over questions")
     )
     table = table_of("mean of", *[short(model, 40).plain for model in data])
     names = ["overall", "turn_1", "turn_2"]
@@ -64,7 +110,9 @@ def comparison(left: str, right: str, found: Sequence[Comparison], left_out: dic
         verdict = f"{right} is {c.verdict}" if c.verdict != "can't tell" else sentence(c)
         seen = "" if c.detectable is None else f"; this many prompts show a difference of {c.detectable:.2g}"
         told = f"left out: {c.unread} unread on a side, {c.unpaired} without a partner of the same seed"
-        console.print(safe(f"{c.suite}: {verdict}{seen}. Graded by {c.grader}; {told}"))
+        own = [policy for policy in (left, right) if is_self(policy, c.grader)]
+        by = f"{c.grader} ({' and '.join(own)} graded by itself)" if own else c.grader
+        console.print(safe(f"{c.suite}: {verdict}{seen}. Graded by {by}; {told}"))
     for name, reason in left_out.items():
         console.print(safe(f"{name}: {reason}"))
 

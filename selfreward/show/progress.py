@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,3 +87,22 @@ def terminal_progress() -> Iterator[Any]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
         yield _Bars(bars)
+
+
+class _Aside(_Lines):
+    """Progress beside JSON: what is said goes to standard error, counts are left out."""
+
+    def advance(self, done: int, total: int | None, tokens: int) -> None:
+        pass
+
+    def end(self, note: str) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        print(safe(text).plain, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quiet_progress() -> Iterator[Any]:
+    """Progress that leaves standard output to JSON."""
+    yield _Aside()

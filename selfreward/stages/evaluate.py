@@ -19,7 +19,7 @@ from selfreward.recipe import Evaluate
 from selfreward.records import Evaluation, Metric, Policy, Stage
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
-from selfreward.stages import probe
+from selfreward.stages import probe, recipe_suites
 from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, flat, sampling
 
@@ -42,6 +42,7 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
         | files
         | judge
         | {"evaluate.rubric": _rubric(work, options).sha256}
+        | recipe_suites.made_from(work)
         | work.decided_by_engine(policy)
     )
 
@@ -64,6 +65,7 @@ def run(work: Work, stage: Stage) -> str:
     if problems:
         _answer_problems(work, stage, policy, options, problems)
         metrics += _problem_metrics(work, policy)
+    metrics += recipe_suites.run(work, stage, policy)
     work.store.put_metrics(metrics)
     told = [f"{m.name} {m.value:.2f}" for m in metrics if m.value is not None and "faults" not in m.name]
     return ", ".join(told) or "no answer could be read"

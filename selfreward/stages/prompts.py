@@ -19,6 +19,7 @@ from selfreward.ids import derive_seed, prompt_id
 from selfreward.near import HeldOut
 from selfreward.protocols import Completion, Request
 from selfreward.records import Policy, Prompt, Stage
+from selfreward.stages import recipe_suites
 from selfreward.stages.seeds import read_lines, read_prompts
 from selfreward.stages.work import Work, flat, sampling
 
@@ -65,7 +66,15 @@ def held_out_files(work: Work) -> list[Any]:
     names = [work.recipe.probe.file]
     if work.recipe.evaluate:
         names += [n for n in (work.recipe.evaluate.questions, work.recipe.evaluate.problems) if n]
-    return [work.file(n) for n in names]
+    return [*(work.file(n) for n in names), *recipe_suites.files(work)]
+
+
+def asked_in(row: dict[str, Any]) -> list[str]:
+    """The questions of a row of a held-out file, whatever form it has."""
+    named = [row.get("prompt"), row.get("problem"), row.get("question"), *row.get("turns", [])]
+    chat = row["messages"][-1:] if isinstance(row.get("messages"), list) else []
+    named += [turn.get("content") for turn in chat if isinstance(turn, dict)]
+    return [text for text in named if isinstance(text, str) and text.strip()]
 
 
 def held_out(work: Work) -> HeldOut:
@@ -73,9 +82,8 @@ def held_out(work: Work) -> HeldOut:
     near = HeldOut(work.recipe.prompts.filters.rouge)
     for path in held_out_files(work):
         for row in read_lines(path, ()):
-            for text in [row.get("prompt"), row.get("problem"), *row.get("turns", [])]:
-                if text:
-                    near.hold_out(text)
+            for text in asked_in(row):
+                near.hold_out(text)
     return near
 
 

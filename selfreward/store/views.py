@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from selfreward.store.database import Database
@@ -242,3 +243,14 @@ class Views(Database):
             " ORDER BY a.suite, a.item, a.turn, a.sample, e.grader",
             r=run_id, p=policy,
         )  # fmt: skip
+
+    def protocols(self, policy: str, run_id: int = 1) -> dict[str, dict[str, Any]]:
+        """What decided a policy's answers besides itself, by suite, where a suite was asked."""
+        rows = self.rows(
+            "SELECT e.detail FROM stage s JOIN event e ON e.run_id = s.made_in AND e.kind = 'protocol'"
+            " AND json_extract(e.detail, '$.policy') = s.policy"
+            " WHERE s.run_id = :r AND s.policy = :p AND s.name = 'evaluate' ORDER BY e.id",
+            r=run_id, p=policy,
+        )  # fmt: skip
+        found = [json.loads(row[0]) for row in rows]
+        return {told["suite"]: told["decides"] for told in found}
