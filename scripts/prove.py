@@ -23,7 +23,7 @@ from selfreward.files import packaged, write_json
 from selfreward.ids import derive_seed
 from selfreward.near import Neighbours
 from selfreward.protocols import Completion, Request, Sampling, Scored
-from selfreward.recipe import LengthReward
+from selfreward.rewards import LengthReward
 from selfreward.runs import open_work
 from selfreward.scorers.length import LengthScorer
 from selfreward.show.progress import terminal_progress

@@ -18,7 +18,7 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
-from selfreward.stages import data_gate, frozen, recipe_suites
+from selfreward.stages import data_gate, frozen, needs, recipe_suites
 from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
@@ -87,6 +87,7 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
     missing.
     """
     begun = time.monotonic()
+    needs.check(work)
     _begin_policies(work)
     _check_start(work, start, goal)
     train_stage.check(work)

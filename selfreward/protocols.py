@@ -7,7 +7,7 @@ send through a pipe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -69,6 +69,18 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenStat:
+    """What an engine's whole distribution says at one given token, in nats.
+
+    `logprob` of the token, `entropy` of the distribution, `certainty`: KL(uniform ‖ distribution).
+    """
+
+    logprob: float
+    entropy: float
+    certainty: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """Given tokens to score: the log-probability of each of `completion_ids` after `prompt_ids`."""
 
@@ -122,26 +134,33 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A candidate as a scorer sees it."""
+    """A candidate as a scorer sees it; `token_ids` are what was sampled, the stop token included."""
 
     text: str
     finish: str
     seed: int
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt with its candidates, as a scorer sees them."""
+    """A prompt with its candidates, as a scorer sees them.
+
+    `reference` is the right answer and `checks` the tests of the prompt, where its file has them.
+    """
 
     messages: Sequence[Message]
     answers: Sequence[Answer]
     reference: str | None = None
+    checks: Mapping[str, object] | None = None
 
 
 class Scorer(Protocol):
     """Gives candidates their verdicts.
 
-    `needs` names what must be there: `engine` or nothing in this version.
+    `needs` names what must be there, and is looked at before any work: `engine`, `token_stats` (the whole
+    distribution of every token), `reference`, `checks`, `group` (three candidates or more), `two_policies`,
+    `sandbox`, `tools`, `network`, `reward_model`.
     """
 
     @property

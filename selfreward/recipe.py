@@ -5,21 +5,12 @@ Defaults cite their source. Nothing below the loop ever sees a Recipe: workers t
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the recipe; unknown keys are errors and values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from selfreward.rewards import ExternalReward, JudgeReward, Reward, RubricReward, check_rewards
+from selfreward.sections import Allowance, Count, Probability, SamplingOptions, Section, Share, check_server
 
 
 class Model(Section):
@@ -30,14 +21,6 @@ class Model(Section):
     chat_template: str | None = None  # a Jinja file, or `plain`; None: the model's own
     system: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-
-
-class Allowance(Section):
-    """What one command may spend on a server; it stops at a block's end, and the same command goes on."""
-
-    hours: Annotated[float, Field(gt=0)] | None = None
-    requests: Count | None = None  # every try counts
-    tokens: Count | None = None  # in and out, as the server counts them
 
 
 class EngineOptions(Section):
@@ -66,31 +49,12 @@ class EngineOptions(Section):
 
     @model_validator(mode="after")
     def _one_server(self) -> EngineOptions:
-        """Messages name no value: whoever writes the key itself into a recipe must not read it in a log."""
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("engine.url is no http address such as http://127.0.0.1:8000/v1")
-            if "@" in parts.netloc or parts.query or parts.fragment:
-                raise ValueError("engine.url holds no key or password: engine.api_key_env names where it is")
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
-            raise ValueError(
-                "engine.api_key_env is the name of an environment variable, in capitals, and not the key"
-            )
+        check_server("engine", self.url, self.api_key_env)
         if self.type == "openai" and self.url is None:
             raise ValueError("engine.type openai needs engine.url, such as http://127.0.0.1:8000/v1")
         if self.type != "openai" and self.limits != Allowance():
             raise ValueError("engine.limits are for engine.type openai")
         return self
-
-
-class SamplingOptions(Section):
-    """Every sampling field is stated; engines add nothing of their own."""
-
-    temperature: Annotated[float, Field(ge=0)] = 0.7  # Self-Rewarding LMs, section 3.1.2
-    top_p: Share = 0.9
-    top_k: Annotated[int, Field(ge=0)] = 0
-    max_new_tokens: Count = 512
 
 
 class Lora(Section):
@@ -145,10 +109,10 @@ class Filters(Section):
     rouge: Share = 0.7
     min_words: Count = 4
     max_words: Count = 150
-    keywords: list[str] = [
+    keywords: list[str] = Field(default=[
         "image", "images", "picture", "pictures", "graph", "graphs", "photo", "file", "files", "draw", "plot",
         "video", "audio", "map", "music", "flowchart", "diagram", "website", "url", "link",
-    ]  # fmt: skip
+    ])  # fmt: skip
 
 
 class Prompts(Section):
@@ -167,11 +131,25 @@ class Prompts(Section):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class Anchor(Section):
+    """Answers of an earlier policy beside an iteration's own, for `pairs.rule: anchored`."""
+
+    policy: Literal["M0", "M1"] = "M0"
+    n: Count = 1
+
+
 class Candidates(Section):
-    """How each prompt is answered: `n` samples (Self-Rewarding LMs: 4)."""
+    """How each prompt is answered: `n` samples (Self-Rewarding LMs: 4), and perhaps an anchor's."""
 
     n: Annotated[int, Field(ge=2, le=256)] = 4
     sampling: SamplingOptions = SamplingOptions()
+    anchor: Anchor | None = None
+
+    @model_validator(mode="after")
+    def _countable(self) -> Candidates:
+        if self.anchor and self.n + self.anchor.n > 256:
+            raise ValueError("candidates.n and anchor.n together are more than the 256 a prompt can have")
+        return self
 
 
 class Judge(Section):
@@ -186,37 +164,15 @@ class Judge(Section):
     sampling: SamplingOptions = SamplingOptions(temperature=0.7, top_p=0.9, max_new_tokens=256)
 
 
-class JudgeReward(Section):
-    """Candidates are scored by the policy that wrote them, as `judge` says."""
-
-    type: Literal["judge"] = "judge"
-
-
-class LengthReward(Section):
-    """A rule anyone can count: 1 at `best` words, falling to 0 outside `low`..`high`; 0 if unfinished."""
-
-    type: Literal["length"]
-    low: Count = 8
-    best: Count = 16
-    high: Count = 25
-
-    @model_validator(mode="after")
-    def _ordered(self) -> LengthReward:
-        if not self.low <= self.best <= self.high:
-            raise ValueError("low, best and high must be in this order")
-        return self
-
-
-Reward = Annotated[JudgeReward | LengthReward, Field(discriminator="type")]
-
-
 class Pairs(Section):
     """How pairs are mined. A margin under `min_margin` makes none (0: any difference counts).
 
     Defaults are the paper's rule as it stands; `docs/rewards.md` says what each key is for.
     """
 
-    rule: Literal["best_vs_worst", "best_vs_random", "above_margin", "length_band"] = "best_vs_worst"
+    rule: Literal["best_vs_worst", "best_vs_random", "above_margin", "length_band", "anchored"] = (
+        "best_vs_worst"
+    )
     min_margin: Annotated[float, Field(ge=0)] = 0.0
     max_similarity: Share | None = None  # ROUGE-L F1 of chosen and rejected; None: any two that differ
     rho: Annotated[float, Field(ge=0, lt=0.5)] = 0.1  # of `length_band`; ours, Meta-Rewarding tunes it
@@ -225,12 +181,16 @@ class Pairs(Section):
     p_hat: tuple[Probability, Probability] | None = None
     right_at: float = 1.0  # the mean from which a candidate counts as right, for `p_hat`
     min_spread: Annotated[float, Field(ge=0)] = 0.0
+    spread_ema: Annotated[float, Field(ge=0, lt=1)] | None = None  # decay of the mean spread to be reached
+    format_cap: Probability | None = None  # share of pairs whose chosen side is not right either
 
     @model_validator(mode="after")
     def _fits(self) -> Pairs:
-        ranks = self.rule in ("best_vs_worst", "best_vs_random")
+        ranks = self.rule in ("best_vs_worst", "best_vs_random", "anchored")
         if not ranks and (self.steady or self.length_control):
-            raise ValueError(f"{self.rule} ranks nobody: steady and length_control are for best_vs_…")
+            raise ValueError(
+                f"{self.rule} ranks nobody: steady and length_control are for best_vs_… and anchored"
+            )
         if self.p_hat and self.p_hat[0] > self.p_hat[1]:
             raise ValueError("p_hat is low and high, in this order")
         return self
@@ -358,13 +318,27 @@ class Recipe(Section):
     start: Start = Start()
     prompts: Prompts = Prompts()
     candidates: Candidates = Candidates()
-    rewards: Annotated[list[Reward], Field(min_length=1, max_length=1)] = [JudgeReward()]
+    rewards: list[Reward] = Field(default=[JudgeReward()], min_length=1)
     judge: Judge = Judge()
     pairs: Pairs = Pairs()
     training: Training = Training()
     probe: Probe = Probe()
     evaluate: Evaluate | None = Evaluate()
     gate: Gate = Gate()
+
+    @field_validator("rewards")
+    @classmethod
+    def _go_together(cls, rewards: list[Reward]) -> list[Reward]:
+        check_rewards(rewards)
+        return rewards
+
+    @model_validator(mode="after")
+    def _has_anchors(self) -> Recipe:
+        if self.pairs.rule == "anchored" and self.candidates.anchor is None:
+            raise ValueError(
+                "pairs.rule anchored rejects answers of an earlier policy: set candidates.anchor"
+            )
+        return self
 
     @property
     def files(self) -> list[str]:
@@ -376,6 +350,7 @@ class Recipe(Section):
             self.prompts.seed_file if own == "self-instruct" else own,
             template if template != "plain" else None,
             self.judge.rubric,
+            *(r.rubric for r in self.rewards if isinstance(r, RubricReward | ExternalReward)),
             self.probe.file,
             *([sft.file, sft.judge_file] if sft else []),
             *([evaluate.questions, evaluate.problems, evaluate.rubric] if evaluate else []),

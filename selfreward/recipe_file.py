@@ -103,7 +103,7 @@ def _explain(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing"
     if problem["type"] == "value_error":
-        return f"{key}: {problem['ctx']['error']}"
+        return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
     return f"{key} = {problem['input']!r}: {problem['msg']}"
 
 

@@ -63,7 +63,7 @@ def work_on(store: Store, **recipe: Any) -> Any:
 
 def watch(work: Any) -> None:
     stage = r.Stage(run_id=1, policy="M1", name="judge", made_in=1, status="running")
-    judge._watch(work, stage, judge.open_scorer(work, policy(1)))
+    judge._watch(work, stage, judge.open_scorers(work, policy(1))[0])
 
 
 def alarms(store: Store) -> list[Any]:
@@ -93,7 +93,7 @@ def test_a_sound_judge_and_a_rule_are_left_alone(store: Store) -> None:
     judged_by_rule = work_on(store, rewards=[{"type": "length"}])
     assert (
         judge._watch(
-            judged_by_rule, SimpleNamespace(policy="M1"), judge.open_scorer(judged_by_rule, policy(1))
+            judged_by_rule, SimpleNamespace(policy="M1"), judge.open_scorers(judged_by_rule, policy(1))[0]
         )
         is None
     )  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 import selfreward
 from selfreward.errors import RecipeError
 from selfreward.files import models_folder
-from selfreward.recipe import LengthReward
 from selfreward.recipe_file import load, locate, parse
+from selfreward.rewards import LengthReward
 
 
 def written(folder: Path, text: str = "model: base\n") -> Path:

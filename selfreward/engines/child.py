@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfreward.engines.process import join_driver
 from selfreward.errors import SelfRewardError
 from selfreward.protocols import Engine
 
-CALLS = ("generate", "stream", "choice_logprobs", "token_logprobs", "chat_ids", "answer_ids")
+if TYPE_CHECKING:
+    from selfreward.engines.reward_model import RewardModel
+
+CALLS = (
+    "generate", "stream", "choice_logprobs", "token_logprobs", "token_stats", "chat_ids", "answer_ids",
+    "rewards",
+)  # fmt: skip
 
 
-def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
+def open_engine(kind: str, settings: dict[str, Any]) -> Engine | RewardModel:
     """The engine of that name, its library imported only now."""
     match kind:
         case "transformers":
@@ -37,6 +43,10 @@ def open_engine(kind: str, settings: dict[str, Any]) -> Engine:
             from selfreward.engines.text_engine import TextEngine
 
             return TextEngine(**settings)
+        case "reward-model":
+            from selfreward.engines.reward_model import RewardModel
+
+            return RewardModel(**settings)
         case _:
             raise ValueError(f"no engine is called {kind!r}")
 
@@ -48,7 +58,7 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
     `spent` is requests and tokens on a server since the last answer, None where there is no server.
     """
     pipe = join_driver(watch=False)
-    engine: Engine | None = None
+    engine: Engine | RewardModel | None = None
     while True:
         try:
             call, block = pipe.recv()
@@ -57,7 +67,7 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
                 close()
             return
         try:
-            if call not in CALLS:
+            if call not in CALLS or (engine is not None and not hasattr(engine, call)):
                 raise ValueError(f"an engine has no call {call!r}")
             engine = engine or open_engine(kind, settings)
             found = getattr(engine, call)(block)

@@ -13,7 +13,7 @@ from typing import Any
 from selfreward.engines import process
 from selfreward.engines.meter import Meter
 from selfreward.errors import BadInput, WorkFailed
-from selfreward.protocols import Choice, Completion, Message, Request, Scored
+from selfreward.protocols import Choice, Completion, Message, Request, Scored, TokenStat
 
 
 class EngineClient:
@@ -57,6 +57,16 @@ class EngineClient:
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         """See `Engine.token_logprobs`."""
         found: list[list[float]] = self._call("token_logprobs", block)
+        return found
+
+    def token_stats(self, block: Sequence[Scored]) -> list[list[TokenStat]]:
+        """The whole distribution at each given token; of the `transformers` engine alone."""
+        found: list[list[TokenStat]] = self._call("token_stats", block)
+        return found
+
+    def rewards(self, chats: Sequence[Sequence[Message]]) -> list[float | None]:
+        """A reward model's number for each chat that ends in an answer; None if it is too long."""
+        found: list[float | None] = self._call("rewards", chats)
         return found
 
     def chat_ids(self, chats: Sequence[Sequence[Message]]) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from selfreward.engines.chat import Chat
 from selfreward.engines.choices import longest, spell, without_longer
-from selfreward.protocols import Choice, Completion, Message, Request, Scored
+from selfreward.protocols import Choice, Completion, Message, Request, Scored, TokenStat
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,6 +55,10 @@ class TransformersEngine:
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
         """Scores given tokens by teacher forcing; `(n, len(completion_ids))`."""
         return self._by_adapter(block, [s.adapter for s in block], self._token_logprobs)
+
+    def token_stats(self, block: Sequence[Scored]) -> list[list[TokenStat]]:
+        """What the whole distribution says at each given token; `(n, len(completion_ids))`."""
+        return self._by_adapter(block, [s.adapter for s in block], self._token_stats)
 
     def chat_ids(self, chats: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Token ids of each chat as `generate` feeds them; needs no weights."""
@@ -130,9 +134,16 @@ class TransformersEngine:
         return [without_longer(row, choices) for row, choices in zip(found, spelled, strict=True)]
 
     def _token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
+        return self._at_each_token(block, _of_targets)
+
+    def _token_stats(self, block: Sequence[Scored]) -> list[list[TokenStat]]:
+        return self._at_each_token(block, _of_distributions)
+
+    def _at_each_token(self, block: Sequence[Scored], read: Callable[[Any, Any], list[R]]) -> list[list[R]]:
+        """What `read` makes of a completion's log-probabilities, `(n, vocabulary)`, and its ids."""
         import torch
 
-        found: dict[int, list[float]] = {}
+        found: dict[int, list[R]] = {}
         order = sorted(
             range(len(block)), key=lambda i: len(block[i].prompt_ids) + len(block[i].completion_ids)
         )
@@ -158,7 +169,7 @@ class TransformersEngine:
                     continue
                 at = logits[row, start : start + n].float().log_softmax(1)
                 targets = torch.tensor(list(block[i].completion_ids), device=at.device)
-                found[i] = at.gather(1, targets[:, None])[:, 0].tolist()
+                found[i] = read(at, targets)
         return [found[i] for i in range(len(block))]
 
     def _by_adapter(
@@ -212,6 +223,19 @@ class TransformersEngine:
     def _context(self) -> int:
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 2**31)
+
+
+def _of_targets(logprobs: Any, targets: Any) -> list[float]:
+    found: list[float] = logprobs.gather(1, targets[:, None])[:, 0].tolist()
+    return found
+
+
+def _of_distributions(logprobs: Any, targets: Any) -> list[TokenStat]:
+    """Entropy −Σ p log p, and KL(U ‖ p) = −log V − mean log p over the vocabulary of V tokens."""
+    entropy = -(logprobs.exp() * logprobs).sum(dim=1)
+    certainty = -math.log(logprobs.shape[1]) - logprobs.mean(dim=1)
+    rows = zip(_of_targets(logprobs, targets), entropy.tolist(), certainty.tolist(), strict=True)
+    return [TokenStat(*row) for row in rows]
 
 
 def load_base(folder: str, dtype: str, threads: int | None) -> Any:

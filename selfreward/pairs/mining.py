@@ -26,6 +26,7 @@ class Contender:
     finish: str | None
     n_tokens: int
     scores: tuple[float, ...]
+    anchor: bool = False  # an earlier policy's answer, which only rule `anchored` looks at
 
     @property
     def mean(self) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selfreward.pairs.filters import spread_of
 from selfreward.pairs.mining import EQUAL, Contender, Mined, Terms, best_vs_worst, first_pair, rank, usable
 
-RULES = ("best_vs_worst", "best_vs_random", "above_margin", "length_band")
+RULES = ("best_vs_worst", "best_vs_random", "above_margin", "length_band", "anchored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Rule:
     length_cost: float = 0.0
     p_hat: tuple[float, float] | None = None
     right_at: float = 1.0
-    min_spread: float = 0.0
+    min_spread: float = 0.0  # of the means of a prompt's candidates
 
     def terms(self, prompt_tokens: int, max_length: int) -> Terms:
         """What this rule's settings mean for one prompt.
@@ -47,17 +47,20 @@ def mine(
 ) -> Mined:
     """What the rule makes of one prompt; `seed` decides for `best_vs_random` alone."""
     terms = rule.terms(prompt_tokens, max_length)
-    if refused := filtered(rule, contenders, terms):
+    own = [c for c in contenders if not c.anchor]
+    if refused := filtered(rule, own, terms):
         return refused
     match rule.name:
         case "best_vs_worst":
-            return best_vs_worst(contenders, terms)
+            return best_vs_worst(own, terms)
         case "best_vs_random":
-            return best_vs_random(contenders, terms, seed)
+            return best_vs_random(own, terms, seed)
         case "above_margin":
-            return above_margin(contenders, terms)
+            return above_margin(own, terms)
         case "length_band":
-            return length_band(contenders, terms, rule.rho)
+            return length_band(own, terms, rule.rho)
+        case "anchored":
+            return anchored(contenders, terms)
     raise ValueError(f"no pair rule {rule.name!r}")
 
 
@@ -126,6 +129,27 @@ def length_band(contenders: Sequence[Contender], terms: Terms, rho: float) -> Mi
     return first_pair([(b, w) for b in good for w in bad], terms)
 
 
+def anchored(contenders: Sequence[Contender], terms: Terms) -> Mined:
+    """The policy's own best against the worst answer of an earlier policy.
+
+    Chosen and rejected texts of one policy grow alike from iteration to iteration, and with them the signal
+    dies; those of an anchor stay what they are (Temporal Self-Rewarding, arXiv 2508.06026).
+    """
+    able = usable(contenders, terms)
+    if isinstance(able, Mined):
+        return able
+    own, anchors = [c for c in able if not c.anchor], [c for c in able if c.anchor]
+    if not own or not anchors:
+        whose = "the policy's own" if not own else "the anchor's"
+        return Mined("too_few_scores", detail=f"none of {whose} answers is usable")
+    top, bottom = max(map(terms.praise, own)), min(map(terms.blame, anchors))
+    bests = sorted((c for c in own if top - terms.praise(c) < EQUAL), key=rank)
+    worsts = sorted((c for c in anchors if terms.blame(c) - bottom < EQUAL), key=rank)
+    if bests[0].mean < worsts[0].mean - EQUAL:
+        return Mined("below_margin", margin=0.0, detail="every answer of the anchor scored higher")
+    return first_pair([(b, w) for b in bests for w in worsts], terms)
+
+
 def filtered(rule: Rule, contenders: Sequence[Contender], terms: Terms) -> Mined | None:
     """Why a prompt is not worth mining: everybody right or wrong, or everybody alike; None if it is.
 
@@ -140,9 +164,7 @@ def filtered(rule: Rule, contenders: Sequence[Contender], terms: Terms) -> Mined
         low, high = rule.p_hat
         if not low - EQUAL <= right <= high + EQUAL:
             return Mined("filtered", detail=f"p̂ {right:.2f} outside {low:g}..{high:g}")
-    means = [c.mean for c in able]
-    centre = math.fsum(means) / len(means)
-    spread = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / len(means))
+    spread = spread_of(able)
     if spread < rule.min_spread - EQUAL:
-        return Mined("filtered", detail=f"spread {spread:.3f} under {rule.min_spread:g}")
+        return Mined("filtered", detail=f"spread {spread:.3f} under {rule.min_spread:.4g}")
     return None

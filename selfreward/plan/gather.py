@@ -13,8 +13,10 @@ from selfreward import rubric as rubrics
 from selfreward.budget import NONE, Amount, How, Sizes, Texts
 from selfreward.files import packaged
 from selfreward.plan.count import Counter
-from selfreward.recipe import JudgeReward, Recipe, SamplingOptions
+from selfreward.recipe import Recipe
 from selfreward.recipe_file import locate
+from selfreward.rewards import JudgeReward
+from selfreward.sections import SamplingOptions
 from selfreward.stages.prompts import TEMPLATE, WANTED
 from selfreward.stages.seeds import read_lines, read_prompts
 
@@ -35,7 +37,7 @@ class Gathered:
 
 def gather(recipe: Recipe, file: Path, counter: Counter, goal: int) -> Gathered:
     """Counts every text the recipe names; what a model will write is bounded by its limit."""
-    chats, judged = _prompts(recipe, file), isinstance(recipe.rewards[0], JudgeReward)
+    chats, judged = _prompts(recipe, file), any(isinstance(r, JudgeReward) for r in recipe.rewards)
     written = [rubrics.transcript(c) for c in chats]  # as a judge reads them
     texts, lengths = counter.texts(written), counter.chats(chats)
     own = recipe.prompts.source != "self-instruct"

@@ -15,18 +15,19 @@ def compared(recipe: Any, store: Any, rules: list[str], of: str | None) -> list[
     """
     from selfreward.recipe import Pairs
     from selfreward.stages.pairs import grouped, mine_all
+    from selfreward.stages.standing import contenders
 
     found = []
     for policy in store.policies(1).values():
         if of not in (None, policy.name):
             continue
-        rows = store.contenders(1, policy.name, recipe.rewards[0].type)
-        groups = grouped(rows, None, recipe.seed, policy.idx)
+        rows = contenders(store, recipe, 1, policy.name)
+        groups = grouped(rows, None, recipe.seed, policy.idx, policy.name)
         if not any(c.scores for g in groups for c in g.contenders):
             continue
         now = {(r.chosen_id, r.rejected_id) for r in store.mined_pairs(1, policy.name)}
         for rule in rules:
-            ranks = rule in ("best_vs_worst", "best_vs_random")
+            ranks = rule in ("best_vs_worst", "best_vs_random", "anchored")
             left_out = {} if ranks else {"steady": 0.0, "length_control": None}
             options = Pairs.model_validate(recipe.pairs.model_dump() | left_out | {"rule": rule})
             mined, cost = mine_all(options, groups, recipe.training.max_length)

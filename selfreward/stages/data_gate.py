@@ -11,7 +11,8 @@ from selfreward.collapse.limits import Finding, changed
 from selfreward.collapse.texts import Answers
 from selfreward.records import Policy
 from selfreward.scorers.judge import JudgeScorer
-from selfreward.stages.judge import open_scorer
+from selfreward.stages.judge import open_scorers
+from selfreward.stages.standing import main_reward
 from selfreward.stages.work import Work
 
 
@@ -24,12 +25,13 @@ def data_findings(work: Work, policy: Policy) -> list[Finding]:
 
 def _iteration(work: Work, policy: Policy) -> Iteration:
     """The stored data of an iteration as the detector takes it."""
-    run, scorer = work.run.id, open_scorer(work, policy)
+    run, reward = work.run.id, main_reward(work.recipe)
     asked = {p.id: p.text for p in work.store.prompts(run, policy.name)}
-    rows = [row for row, _ in work.store.contenders(run, policy.name, scorer.name)]
+    stored = work.store.contenders(run, policy.name, reward.called)
+    rows = [row for row, _ in stored if row.policy == policy.name]  # an anchor's texts are of another
     groups = [list(g) for _, g in itertools.groupby(rows, key=lambda r: r.prompt_id)]
     verdicts = itertools.groupby(
-        work.store.verdicts(run, policy.name, scorer.name), key=lambda v: v.prompt_id
+        work.store.verdicts(run, policy.name, reward.called), key=lambda v: v.prompt_id
     )
     return Iteration(
         [Answers(asked[g[0].prompt_id], tuple(c.text for c in g)) for g in groups],
@@ -37,5 +39,12 @@ def _iteration(work: Work, policy: Policy) -> Iteration:
         [[Score(asked[p], v.score, float(v.n_tokens)) for v in group] for p, group in verdicts],
         work.store.mining_outcomes(run, policy.name),
         work.store.pair_lengths(run, policy.name),
-        scorer.rubric.high if isinstance(scorer, JudgeScorer) else None,
+        _top(work, policy),
     )
+
+
+def _top(work: Work, policy: Policy) -> float | None:
+    """The highest score of the judge's scale, where a judge decides."""
+    name = main_reward(work.recipe).called
+    scorer = next(s for s in open_scorers(work, policy) if s.name == name)
+    return scorer.rubric.high if isinstance(scorer, JudgeScorer) else None

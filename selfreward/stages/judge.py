@@ -12,52 +12,64 @@ from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import Finding, changed
 from selfreward.collapse.watch import Watch
 from selfreward.errors import GateHalted, RecipeError
+from selfreward.ids import unpack_ids
 from selfreward.protocols import Answer, Question, Scorer, Verdict
-from selfreward.recipe import JudgeReward, LengthReward
 from selfreward.records import Alarm, Judgement, Policy, RubricRow, ScorerRow, Stage
+from selfreward.rewards import ExternalReward, JudgeReward, LengthReward, Rewarding
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer
+from selfreward.stages import scoring
 from selfreward.stages.work import Work, blocks, flat, sampling
 
 
 def made_from(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides the judgements of an iteration besides its candidates."""
-    match work.recipe.rewards[0]:
-        case JudgeReward():
-            judge = work.recipe.judge
-            keys: dict[str, Any] = {"judge.mode": judge.mode, "judge.rubric": rubric_of(work).sha256}
-            if judge.mode == "sampled":
-                keys |= {"judge.samples": judge.samples} | flat(judge.sampling, "judge.sampling")
-            return keys | work.decided_by_engine(policy)
-        case LengthReward() as reward:
-            return flat(reward, "rewards.0")
+    keys: dict[str, Any] = {}
+    for place, reward in enumerate(work.recipe.rewards):
+        prefix = f"rewards.{place}"
+        match reward:
+            case JudgeReward():
+                judge = work.recipe.judge
+                keys |= {"judge.mode": judge.mode, "judge.rubric": rubric_of(work).sha256}
+                if judge.mode == "sampled":
+                    keys |= {"judge.samples": judge.samples} | flat(judge.sampling, "judge.sampling")
+                alone = {"type": "judge"}  # says nothing that is not said already
+                keys |= {} if reward.decided == alone else flat(reward.decided, prefix)
+                keys |= work.decided_by_engine(policy)
+            case LengthReward():
+                keys |= flat(reward.decided, prefix)
+            case _:
+                keys |= scoring.made_from(work, policy, reward, prefix)
+    return keys
 
 
 def run(work: Work, stage: Stage) -> str:
     """Judges the prompts whose candidates have no judgement."""
     policy = work.policy(stage.policy)
-    scorer = open_scorer(work, policy)
-    work.store.save(*_provenance(work, policy, scorer))
+    scorers = open_scorers(work, policy)
+    for reward, scorer in zip(work.recipe.rewards, scorers, strict=True):
+        work.store.save(*_provenance(work, policy, reward, scorer))
     todo = work.store.unjudged(work.run.id, policy.name)
-    stage.n_total = stage.n_total or work.recipe.candidates.n * len(
-        work.store.prompts(work.run.id, policy.name)
-    )
-    watch = _watch(work, stage, scorer)
+    stage.n_total = stage.n_total or asked_for(work) * len(work.store.prompts(work.run.id, policy.name))
+    judge = next((s for s in scorers if isinstance(s, JudgeScorer)), None)
+    watch = _watch(work, stage, judge)
     for block in blocks(todo, work.recipe.engine.block):
         start = time.monotonic()
         candidates = work.store.candidates_of(work.run.id, block)
-        rows = _judge(work, scorer, candidates)
+        said = [_judge(work, scorer, candidates) for scorer in scorers]
+        rows = [row for told in said for row in told]
         work.store.commit_block(stage, rows, len(candidates), 0, time.monotonic() - start)
         work.advance(stage)
         if watch is not None:
             prompts = {c.id: (c.prompt_id, c.n_tokens) for c in candidates}
-            _look(work, stage, watch, [(*prompts[r.candidate_id], r.score) for r in rows])
-    return f"{stage.n_done} candidates judged by {scorer.name}"
+            of_judge = [r for r in rows if judge is not None and r.scorer == judge.name]
+            _look(work, stage, watch, [(*prompts[r.candidate_id], r.score) for r in of_judge])
+    return f"{stage.n_done} candidates judged by {', '.join(s.name for s in scorers)}"
 
 
-def _watch(work: Work, stage: Stage, scorer: Scorer) -> Watch | None:
-    """The watch over a judge, with what it said before an interruption; a rule is not watched."""
+def _watch(work: Work, stage: Stage, scorer: Scorer | None) -> Watch | None:
+    """The watch over the first judge, with what it said before an interruption; a rule is not watched."""
     if not isinstance(scorer, JudgeScorer):
         return None
     watch = Watch(scorer.rubric.high, changed(work.recipe.gate.limits.model_dump()))
@@ -104,17 +116,29 @@ def rubric_of(work: Work) -> Rubric:
     return rubric
 
 
-def open_scorer(work: Work, policy: Policy) -> Scorer:
-    """The scorer of the recipe's reward; a judge judges with the policy's own weights."""
-    match work.recipe.rewards[0]:
+def open_scorers(work: Work, policy: Policy) -> list[Scorer]:
+    """The scorers of the recipe's rewards, in their order."""
+    return [_open(work, policy, reward) for reward in work.recipe.rewards]
+
+
+def _open(work: Work, policy: Policy, reward: Rewarding) -> Scorer:
+    """A judge judges with the policy's own weights."""
+    match reward:
         case JudgeReward():
             judge = work.recipe.judge
-            adapter = work.adapter(policy)
+            adapter, draws = work.adapter(policy), sampling(judge.sampling)
             return JudgeScorer(
-                work.engine, rubric_of(work), judge.mode, judge.samples, sampling(judge.sampling), adapter
+                work.engine, rubric_of(work), judge.mode, judge.samples, draws, adapter, reward.called
             )
         case LengthReward(low=low, best=best, high=high):
-            return LengthScorer(low, best, high)
+            return LengthScorer(low, best, high, reward.called)
+    return scoring.open_scorer(work, policy, reward)
+
+
+def asked_for(work: Work) -> int:
+    """Candidates of a prompt, anchors among them."""
+    options = work.recipe.candidates
+    return options.n + (options.anchor.n if options.anchor else 0)
 
 
 def _judge(work: Work, scorer: Scorer, candidates: list[Any]) -> list[Judgement]:
@@ -124,8 +148,9 @@ def _judge(work: Work, scorer: Scorer, candidates: list[Any]) -> list[Judgement]
     questions = [
         Question(
             json.loads(group[0].messages),
-            [Answer(c.text, c.finish, c.seed) for c in group],
+            [Answer(c.text, c.finish, c.seed, tuple(unpack_ids(c.token_ids))) for c in group],
             reference=group[0].reference,
+            checks=json.loads(group[0].checks) if group[0].checks else None,
         )
         for group in answered
     ]
@@ -150,27 +175,26 @@ def _row(work: Work, scorer: Scorer, candidate_id: int, sample: int, verdict: Ve
     )
 
 
-def _provenance(work: Work, policy: Policy, scorer: Scorer) -> list[Any]:
+def _provenance(work: Work, policy: Policy, reward: Rewarding, scorer: Scorer) -> list[Any]:
     """The scorer's row, and its rubric's before it."""
+    own: dict[str, Any] = {
+        "run_id": work.run.id,
+        "policy": policy.name,
+        "name": scorer.name,
+        "type": reward.type,
+    }
     if not isinstance(scorer, JudgeScorer):
-        settings = json.dumps(work.recipe.rewards[0].model_dump())
-        return [
-            ScorerRow(
-                run_id=work.run.id, policy=policy.name, name=scorer.name, type=scorer.name, settings=settings
-            )
-        ]
-    r = scorer.rubric
+        return [ScorerRow(**own, settings=json.dumps(reward.decided))]
+    r, outside = scorer.rubric, isinstance(reward, ExternalReward)
+    judge = work.recipe.judge.model_dump() if isinstance(reward, JudgeReward) else reward.decided
     return [
         RubricRow(sha256=r.sha256, name=r.name, kind=r.kind, low=r.low, high=r.high, text=r.text),
         ScorerRow(
-            run_id=work.run.id,
-            policy=policy.name,
-            name=scorer.name,
-            type="judge",
+            **own,
             mode=scorer.mode,
             rubric_sha256=r.sha256,
-            judge=policy.name,
-            judge_sha256=policy.sha256,
-            settings=json.dumps(work.recipe.judge.model_dump()),
+            judge=reward.model if isinstance(reward, ExternalReward) else policy.name,
+            judge_sha256=None if outside else policy.sha256,
+            settings=json.dumps(judge),
         ),
     ]

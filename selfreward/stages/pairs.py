@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfreward.ids import derive_seed, pair_id
-from selfreward.pairs import Contender, Mined, Rule, mine
+from selfreward.pairs import Contender, Mined, Rule, mine, usable
+from selfreward.pairs.filters import cap_form, moving_spreads, spread_of
 from selfreward.pairs.lengths import LengthCost, balancing_cost
 from selfreward.recipe import Pairs
-from selfreward.records import Mining, Pair, Policy, Stage
-from selfreward.stages.judge import open_scorer
+from selfreward.records import Metric, Mining, Pair, Policy, Stage
+from selfreward.stages.standing import contenders, label_weight
 from selfreward.stages.work import Work, flat
+from selfreward.stats import Interval
 
 ALWAYS = {"pairs.rule", "pairs.min_margin"}
 
@@ -49,29 +51,44 @@ def run(work: Work, stage: Stage) -> str:
     prompts = work.store.prompts(work.run.id, policy.name)
     chat_tokens = work.engine.chat_ids([json.loads(p.messages) for p in prompts])
     lengths = {p.id: len(ids) for p, ids in zip(prompts, chat_tokens, strict=True)}
-    scorer = open_scorer(work, policy).name
-    groups = grouped(
-        work.store.contenders(work.run.id, policy.name, scorer), lengths, work.run.seed, policy.idx
-    )
+    rows = contenders(work.store, work.recipe, work.run.id, policy.name)
+    groups = grouped(rows, lengths, work.run.seed, policy.idx, policy.name)
     mined, cost = mine_all(work.recipe.pairs, groups, work.recipe.training.max_length)
     dropped = work.store.dropped(work.run.id)
+    sure = label_weight(work.store, work.recipe, work.run.id, policy.name)
     minings: list[Mining] = []
     pairs: list[Pair] = []
     for group, found in zip(groups, mined, strict=True):
-        own = [_pair(work, policy, group, best, worst) for best, worst in found.pairs]
+        weight = sure.value if sure else 1.0
+        own = [_pair(work, policy, group, best, worst, weight) for best, worst in found.pairs]
         kept = sum((p.chosen_id, p.rejected_id) not in dropped for p in own)
         pairs += own  # a dropped one stays to be seen; it never trains
         minings.append(_mining(work, group, found, kept))
     work.store.replace_mining(stage, policy.name, [*minings, *pairs])
     stage.n_done = stage.n_total = len(minings)
+    if sure:
+        work.store.put_metrics([_consistency(work, policy, sure)])
     note = f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
+    note += f", labels trusted to {sure.value:.3f}" if sure else ""
     return f"{note}; {told_cost(cost)}" if cost else note
 
 
+def _consistency(work: Work, policy: Policy, sure: Interval) -> Metric:
+    """How far the policy before ranks the candidates alike: 1 alike, ½ at random, 0 the other way round."""
+    return Metric(
+        run_id=work.run.id, policy=policy.name, stage="pairs", name="consistency",
+        value=sure.value, n=sure.n, low=sure.low, high=sure.high,
+    )  # fmt: skip
+
+
 def grouped(
-    rows: Sequence[tuple[Any, tuple[float, ...]]], lengths: Mapping[int, int] | None, seed: int, idx: int
+    rows: Sequence[tuple[Any, tuple[float, ...]]],
+    lengths: Mapping[int, int] | None,
+    seed: int,
+    idx: int,
+    policy: str,
 ) -> list[Group]:
-    """The stored candidates with their scores, by prompt.
+    """The stored candidates with their scores, by prompt; those of another policy are anchors.
 
     `lengths` is tokens of each prompt's chat, None where nobody can count them: they are then taken for 0.
     """
@@ -79,9 +96,9 @@ def grouped(
     for prompt, members in itertools.groupby(rows, key=lambda r: r[0].prompt_id):
         group = list(members)
         slot = group[0][0].slot
-        contenders = [_contender(row, scores) for row, scores in group]
+        members_of = [_contender(row, scores, policy) for row, scores in group]
         drawn = derive_seed(seed, "pairs", idx, slot)
-        groups.append(Group(prompt, slot, lengths[prompt] if lengths is not None else 0, drawn, contenders))
+        groups.append(Group(prompt, slot, lengths[prompt] if lengths is not None else 0, drawn, members_of))
     return groups
 
 
@@ -94,17 +111,33 @@ def mine_all(
         0.0, options.p_hat, options.right_at, options.min_spread,
     )  # fmt: skip
 
+    least = _least_spreads(options, rule, groups, max_length)
+
     def mined_at(cost: float) -> list[Mined]:
-        dear = replace(rule, length_cost=cost)
-        return [
-            mine(dear, g.contenders, prompt_tokens=g.tokens, max_length=max_length, seed=g.seed)
-            for g in groups
-        ]
+        found = [
+            mine(
+                replace(rule, length_cost=cost, min_spread=spread), g.contenders,
+                prompt_tokens=g.tokens, max_length=max_length, seed=g.seed,
+            )
+            for g, spread in zip(groups, least, strict=True)
+        ]  # fmt: skip
+        return found if options.format_cap is None else cap_form(found, options.right_at, options.format_cap)
 
     if options.length_control is None:
         return mined_at(0.0), None
     cost = balancing_cost(mined_at)
     return mined_at(cost.cost), cost
+
+
+def _least_spreads(options: Pairs, rule: Rule, groups: Sequence[Group], max_length: int) -> list[float]:
+    """The spread each prompt must have: the recipe's, and with `spread_ema` what the ones before it had."""
+    if options.spread_ema is None:
+        return [rule.min_spread] * len(groups)
+    able = [
+        usable([c for c in g.contenders if not c.anchor], rule.terms(g.tokens, max_length)) for g in groups
+    ]
+    spreads = [None if isinstance(a, Mined) else spread_of(a) for a in able]
+    return [max(rule.min_spread, m) for m in moving_spreads(spreads, options.spread_ema)]
 
 
 def told_cost(cost: LengthCost) -> str:
@@ -115,8 +148,10 @@ def told_cost(cost: LengthCost) -> str:
     )
 
 
-def _contender(row: Any, scores: tuple[float, ...]) -> Contender:
-    return Contender(row.id, row.sample, row.text, row.finish, row.n_tokens, scores)
+def _contender(row: Any, scores: tuple[float, ...], policy: str) -> Contender:
+    return Contender(
+        row.id, row.sample, row.text, row.finish, row.n_tokens, scores, anchor=row.policy != policy
+    )
 
 
 def _mining(work: Work, group: Group, mined: Mined, kept: int) -> Mining:
@@ -131,7 +166,7 @@ def _mining(work: Work, group: Group, mined: Mined, kept: int) -> Mining:
     )
 
 
-def _pair(work: Work, policy: Policy, group: Group, best: Contender, worst: Contender) -> Pair:
+def _pair(work: Work, policy: Policy, group: Group, best: Contender, worst: Contender, weight: float) -> Pair:
     return Pair(
         id=pair_id(work.run.id, policy.idx, group.slot, best.sample, worst.sample),
         run_id=work.run.id,
@@ -140,5 +175,6 @@ def _pair(work: Work, policy: Policy, group: Group, best: Contender, worst: Cont
         rejected_id=worst.candidate_id,
         chosen_score=best.mean,
         rejected_score=worst.mean,
+        weight=weight,
         rule=work.recipe.pairs.rule,
     )

@@ -249,6 +249,7 @@ def _take_file(work: Work, stage: Stage, policy: Policy, near: HeldOut) -> None:
             near.reason(one["text"]),
         )
         row.messages, row.reference = json.dumps(one["messages"], ensure_ascii=False), one["reference"]
+        row.checks = json.dumps(one["checks"], ensure_ascii=False) if one["checks"] else None
         rows.append(row)
     work.store.commit_block(stage, rows, sum(r.status == "accepted" for r in rows))
 

@@ -55,7 +55,7 @@ def _is_text(value: Any) -> bool:
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """The user's own prompts as `{"text", "messages", "reference"}`.
+    """The user's own prompts as `{"text", "messages", "reference", "checks"}`.
 
     The file is lines of text, or JSONL with `prompt`, `text` or `messages`.
     """
@@ -71,9 +71,10 @@ def _is_empty(value: Any) -> bool:
 
 def _prompt(line: str, where: str) -> dict[str, Any]:
     if not line.startswith("{"):
-        return {"text": line, "messages": [{"role": "user", "content": line}], "reference": None}
+        chat = [{"role": "user", "content": line}]
+        return {"text": line, "messages": chat, "reference": None, "checks": None}
     row = json_object(line, where)
-    reference = row.get("reference")
+    own = {"reference": _reference(row, where), "checks": _checks(row, where)}
     if "messages" in row:
         chat = row["messages"]
         sound = (
@@ -88,8 +89,25 @@ def _prompt(line: str, where: str) -> dict[str, Any]:
             raise BadInput(
                 f"{where}: messages should be turns with role and content, the last one the user's"
             )
-        return {"text": chat[-1]["content"], "messages": chat, "reference": reference}
+        return {"text": chat[-1]["content"], "messages": chat} | own
     text = row.get("prompt", row.get("text"))
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f"{where}: 'prompt' is missing or empty")
-    return {"text": text, "messages": [{"role": "user", "content": text}], "reference": reference}
+    return {"text": text, "messages": [{"role": "user", "content": text}]} | own
+
+
+def _reference(row: dict[str, Any], where: str) -> str | None:
+    """The right answer as text; a number may stand as one."""
+    reference = row.get("reference")
+    if isinstance(reference, int | float) and not isinstance(reference, bool):
+        return str(reference)
+    if reference is not None and not isinstance(reference, str):
+        raise BadInput(f"{where}: reference should be text or a number")
+    return reference
+
+
+def _checks(row: dict[str, Any], where: str) -> dict[str, Any] | None:
+    checks = row.get("checks")
+    if checks is not None and not isinstance(checks, dict):
+        raise BadInput(f'{where}: checks should be an object, such as {{"tests": "assert f(1) == 2"}}')
+    return checks

@@ -25,6 +25,7 @@ from selfreward.ids import derive_seed, unpack_ids
 from selfreward.records import Metric, Policy, Stage, TrainedOn
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.sft import check_files, sft_rows
+from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work, flat
 from selfreward.training.job import REFUSED, TrainingSpec, write_job
 from selfreward.training.order import shares
@@ -56,7 +57,9 @@ def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
 def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides M2, M3, … besides the pairs."""
     options = flat(work.recipe.training, "training")
-    return {k: v for k, v in options.items() if k not in ("training.save_steps",)} | _decided(work, policy)
+    own = {"pair_weight": "label"} if trains_soft(work.recipe) else {}
+    kept = {k: v for k, v in options.items() if k not in ("training.save_steps",)}
+    return kept | own | _decided(work, policy)
 
 
 def _decided(work: Work, policy: Policy) -> dict[str, Any]:
@@ -181,6 +184,7 @@ def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn
     else:
         pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
     prompts = work.engine.chat_ids([json.loads(p.messages) for p in pairs])
+    soft = trains_soft(work.recipe)
     return [
         (
             TrainedOn(run_id=0, policy="", position=0, kind="pair", pair_id=p.id, weight=p.weight),
@@ -188,7 +192,7 @@ def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn
                 "prompt_ids": ids,
                 "chosen_ids": unpack_ids(p.chosen),
                 "rejected_ids": unpack_ids(p.rejected),
-                "weight": p.weight,
+                **({"weight": 1.0, "smoothing": 1.0 - p.weight} if soft else {"weight": p.weight}),
             },
         )
         for p, ids in zip(pairs, prompts, strict=True)

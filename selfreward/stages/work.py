@@ -24,9 +24,11 @@ from selfreward.engines.server import is_here
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of, sha256_of_text
 from selfreward.protocols import Sampling
-from selfreward.recipe import Recipe, SamplingOptions
+from selfreward.recipe import Recipe
 from selfreward.recipe_file import locate
 from selfreward.records import Policy, Run, Stage
+from selfreward.rewards import ExternalReward
+from selfreward.sections import SamplingOptions
 from selfreward.store import Store
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
@@ -79,6 +81,7 @@ class Work:
     clock: Clock = field(default_factory=Clock)
     meter: Meter = field(init=False)
     _engine: EngineClient | None = None
+    _others: dict[str, EngineClient] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = self.recipe.engine.limits
@@ -87,6 +90,14 @@ class Work:
     @property
     def destination(self) -> str:
         """Which texts go to which host, in a few words; a server on this machine is this machine."""
+        judges = [r for r in self.recipe.rewards if isinstance(r, ExternalReward) and not is_here(r.url)]
+        if not judges:
+            return self._destination
+        hosts = ", ".join(dict.fromkeys(urlsplit(r.url).netloc for r in judges))
+        return f"all prompts and answers go to the judge at {hosts}; else {self._destination}"
+
+    @property
+    def _destination(self) -> str:
         options = self.recipe.engine
         if options.type != "openai" or options.url is None:
             return "nothing leaves this machine"
@@ -174,14 +185,27 @@ class Work:
             "context": options.context,
         }
 
+    def beside(
+        self, name: str, kind: str, settings: dict[str, Any], meter: Meter | None = None
+    ) -> EngineClient:
+        """Another engine child, for a scorer with a model of its own; it ends when the engine does."""
+        if name not in self._others:
+            log = self.folder / "logs" / f"{name}.log"
+            self._others[name] = EngineClient(kind, settings, log, self.clock.timed, meter)
+        return self._others[name]
+
     def close_engine(self) -> None:
-        """Ends the child and gives its memory back; the next use starts another."""
+        """Ends the children and gives their memory back; the next use starts others."""
+        while self._others:
+            self.clock.timed("closing", self._others.popitem()[1].close)
         if self._engine is not None:
             engine, self._engine = self._engine, None
             self.clock.timed("closing", engine.close)
 
     def abandon_engine(self) -> None:
-        """Ends the child at once."""
+        """Ends the children at once."""
+        while self._others:
+            self._others.popitem()[1].abandon()
         if self._engine is not None:
             self._engine.abandon()
             self._engine = None

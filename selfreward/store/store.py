@@ -115,8 +115,9 @@ class Store(Database):
     def candidates_of(self, run_id: int, prompt_ids: Sequence[int]) -> list[Any]:
         """Candidates of the prompts with the prompt's chat and reference, by (prompt, sample)."""
         return self.rows(
-            "SELECT c.*, p.messages, p.reference, p.slot FROM candidate c JOIN prompt p ON p.id = c.prompt_id"
-            " WHERE c.run_id = :r AND c.prompt_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.id",
+            "SELECT c.*, p.messages, p.reference, p.checks, p.slot FROM candidate c"
+            " JOIN prompt p ON p.id = c.prompt_id WHERE c.run_id = :r"
+            " AND c.prompt_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.id",
             r=run_id, ids=json.dumps(list(prompt_ids)),
         )  # fmt: skip
 
@@ -124,7 +125,7 @@ class Store(Database):
         """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample)."""
         here = {"r": run_id, "p": policy}
         candidates = self.rows(
-            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish,"
+            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish, c.policy,"
             " coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
             " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :r"
             " WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
@@ -133,13 +134,23 @@ class Store(Database):
         scores: dict[int, list[float]] = {c.id: [] for c in candidates}
         for row in self.rows(
             "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
-            " AND j.score IS NOT NULL"
+            " JOIN prompt p ON p.id = c.prompt_id"
+            " WHERE c.run_id = :r AND p.run_id = :r AND p.policy = :p AND p.status = 'accepted'"
+            " AND j.run_id = :r AND j.scorer = :s AND j.score IS NOT NULL"
             " ORDER BY j.candidate_id, j.sample",
             **here, s=scorer,
         ):  # fmt: skip
             scores[row.candidate_id].append(row.score)
         return [(c, tuple(scores[c.id])) for c in candidates]
+
+    def details(self, run_id: int, policy: str, scorer: str) -> list[Any]:
+        """(prompt_id, score, detail) of every readable verdict of a scorer in an iteration, by candidate."""
+        return self.rows(
+            "SELECT c.prompt_id, j.score, j.detail FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
+            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
+            " AND j.score IS NOT NULL AND j.detail IS NOT NULL ORDER BY c.id, j.sample",
+            r=run_id, p=policy, s=scorer,
+        )  # fmt: skip
 
     def mined_pairs(self, run_id: int, policy: str) -> list[Any]:
         """(chosen_id, rejected_id) of every pair an iteration has now."""

@@ -12,7 +12,8 @@ def pair_trainer(parent: Any) -> Any:
     """A subclass of `parent`, TRL's `DPOTrainer`, that takes ids as they are and weighs each pair.
 
     The loss is −w·log σ(β·Δ), Δ the chosen's log-ratio to the reference less the rejected's (Rafailov et al.
-    2023, equation 7).
+    2023, equation 7). A pair with `smoothing` s has −w·((1 − s)·log σ(β·Δ) + s·log σ(−β·Δ)): with s = 1 − C
+    this is CREAM's loss (arXiv 2410.12735) for a label that is trusted to C.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -27,7 +28,11 @@ def pair_trainer(parent: Any) -> Any:
             rewards = self.beta * (torch.stack([chosen, rejected], dim=1) - reference)
             margin = rewards[:, 0] - rewards[:, 1]
             self._note(weight, rewards.detach(), chosen.detach(), rejected.detach())
-            loss = -(weight * logsigmoid(margin)).mean()
+            learnt = logsigmoid(margin)
+            if "smoothing" in inputs:
+                other = inputs["smoothing"]
+                learnt = (1 - other) * learnt + other * logsigmoid(-margin)
+            loss = -(weight * learnt).mean()
             return (loss, None) if return_outputs else loss
 
         def _note(self, weight: Any, rewards: Any, chosen: Any, rejected: Any) -> None:
@@ -56,8 +61,9 @@ def collator(pad_id: int) -> Any:
     def collate(rows: list[Row]) -> dict[str, Any]:
         found: dict[str, Any] = ids(rows)
         found["weight"] = torch.tensor([row["weight"] for row in rows])
-        if "reference" in rows[0]:
-            found["reference"] = torch.tensor([row["reference"] for row in rows])
+        for column in ("reference", "smoothing"):
+            if column in rows[0]:
+                found[column] = torch.tensor([row[column] for row in rows])
         return found
 
     return collate
