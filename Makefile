@@ -18,7 +18,7 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable '.[demo,ui,report]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

@@ -34,6 +34,10 @@ def main() -> None:
         " Everything is in iterations/demo/selfreward.db, for example:\n"
         "  sqlite3 iterations/demo/selfreward.db 'SELECT policy, outcome, count(*) FROM mining"
         " JOIN prompt ON prompt.id = prompt_id GROUP BY 1, 2'\n"
+        "Next, in the environment that was just made (. .venv/bin/activate):\n"
+        "  selfreward pairs review                   keep or drop pairs; a dropped one does not train again\n"
+        "  selfreward ui                             the same and more in the browser\n"
+        "  selfreward report --html demo.html        one file to send; the newest one lies in iterations/demo\n"
         "A 135M judge is close to a coin: this shows that the loop is sound, not that the model got wiser.\n"
         "`make prove` shows learning, with a rule as the reward."
     )

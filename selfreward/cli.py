@@ -23,6 +23,7 @@ from selfreward.errors import BadInput, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
 from selfreward.probe import probe
+from selfreward.report.command import report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +43,7 @@ prompts_app.command("dedupe")(no_model.prompts_dedupe)
 app.command()(plan)
 app.command()(export)
 app.command()(probe)
+app.command()(report)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 OUTCOMES = (
@@ -126,8 +128,10 @@ def iterate(
 ) -> None:
     """Run the loop, or go on with it: whatever is done already is not done again."""
     from selfreward import loop
+    from selfreward.report.refresh import refreshed
     from selfreward.runs import open_work, recipe_file
     from selfreward.show.progress import terminal_progress
+    from selfreward.track.follow import followed
 
     _check_policies(start, goal)
     if pause_before is not None:
@@ -139,7 +143,11 @@ def iterate(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
             f"{work.threads} threads; {work.destination}"
         )
-        loop.iterate(work, start, goal, pause_before)
+        with (
+            followed(work.store.path, work.recipe.track, work.recipe.track_texts, progress.say),
+            refreshed(work.store.path, progress.say, work.recipe.report) as work.on_verdict,
+        ):
+            loop.iterate(work, start, goal, pause_before)
         progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {file.stem}")
 
 

@@ -272,6 +272,8 @@ def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
             work.recipe.seed,
         )
         events.append(work.store.event(work.run.id, "recipe", before=f"{stage.policy}/{stage.name}"))
+    if busy := work.gpus_of(stage.name):
+        events.append(work.store.event(work.run.id, "gpus", policy=stage.policy, stage=stage.name, n=busy))
     work.store.save(work.run, stage, events=events)
     work.progress.begin(stage.policy, stage.name, stage.n_done, stage.n_total)
     try:
@@ -348,10 +350,17 @@ def _promote(work: Work, policy: Policy) -> None:
     with work.store.durable():
         work.store.save(policy, events=events)
     work.progress.say(f"{policy.name} is promoted")
+    _tell_verdict(work, policy)
 
 
 def _reject(work: Work, policy: Policy, why: str) -> None:
     work.store.save(policy, events=_set_policy(work, policy, "rejected", why))
+    _tell_verdict(work, policy)
+
+
+def _tell_verdict(work: Work, policy: Policy) -> None:
+    if work.on_verdict is not None:
+        work.on_verdict(policy.name)
 
 
 def _set_stage(work: Work, stage: Stage, status: str) -> list[Event]:

@@ -5,9 +5,10 @@ Pure: rows of `policy`, `stage` and `alarm` in, sentences out; the clock is an a
 
 from __future__ import annotations
 
+import math
 import re
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +66,51 @@ def pace(stage: Any, at: str) -> Pace:
     A training counts its seconds at its end: until then they are those since its start, if it had only one.
     `at` is the present as the store writes it.
     """
-    seconds = stage.seconds
-    if not seconds and stage.status == "running" and stage.attempt == 1 and stage.started_at:
-        seconds = _since(stage.started_at, at)
+    seconds = _so_far(stage, at)
     if not seconds or not stage.n_done:
         return Pace(None, None, None)
     speed = stage.n_done / seconds
     left = max(0, stage.n_total - stage.n_done) / speed if stage.n_total else None
     return Pace(speed, stage.n_tokens / seconds if stage.n_tokens else None, left)
+
+
+def _so_far(stage: Any, at: str) -> float:
+    if not stage.seconds and stage.status == "running" and stage.attempt == 1 and stage.started_at:
+        return _since(stage.started_at, at)
+    return float(stage.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has taken: seconds of work, generated tokens, hours of GPUs (None: no stage had one)."""
+
+    seconds: float
+    tokens: int
+    gpu_hours: float | None
+
+    @property
+    def told(self) -> str:
+        """In a few words."""
+        gpus = "no GPU" if self.gpu_hours is None else f"{self.gpu_hours:.2f} GPU-hours"
+        return f"{duration(self.seconds)} of work, {self.tokens:,} tokens generated, {gpus} so far"
+
+
+def spent(stages: Sequence[Any], gpus: Mapping[tuple[str, str], int], at: str) -> Spent:
+    """The sum over stages; `gpus` says how many each (policy, stage) kept busy, where it did."""
+    taken = {(s.policy, s.name): _so_far(s, at) for s in stages}
+    hours = math.fsum(taken.get(key, 0.0) * n for key, n in gpus.items()) / 3600
+    return Spent(math.fsum(taken.values()), sum(s.n_tokens for s in stages), hours if gpus else None)
+
+
+def gates(alarms: Sequence[Any]) -> list[str]:
+    """A line for each gate that looked at these alarms' policy: after which stage, what it found."""
+    found = []
+    for stage in dict.fromkeys(a.stage for a in alarms):
+        levels = [a.level for a in alarms if a.stage == stage]
+        bad = [f"{levels.count(level)} {level}" for level in ("halt", "warn") if level in levels]
+        some = f"{len(levels)} signal{'s' if len(levels) > 1 else ''}"
+        found.append(f"gate after {stage}: {some}, {', '.join(bad) or 'all fine'}")
+    return found
 
 
 def _since(start: str, end: str) -> float:

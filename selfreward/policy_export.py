@@ -42,7 +42,8 @@ def export(
 class Source:
     """A policy of a run with what an export needs: its adapter, checked, its base and its template.
 
-    `hub` is the base's `id@commit`, None for a folder; `template` the text of the recipe's own chat template.
+    `hub` is the base's `id@commit`, None for a folder; `template` the text of the recipe's own chat template;
+    `facts` what a report tells of the run, for the model card.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     hub: str | None
     template: str | None
     logs: Path
+    facts: dict[str, Any]
 
     @classmethod
     def of(cls, database: Path, file: Path, name: str) -> Source:
@@ -59,6 +61,7 @@ class Source:
         from selfreward.engines import model
         from selfreward.files import sha256_of
         from selfreward.recipe_file import parse
+        from selfreward.report.facts import gather
         from selfreward.store import Views
 
         views = Views(database, write=False)
@@ -91,6 +94,7 @@ class Source:
             hub,
             _template(recipe.model.chat_template, file),
             database.parent / "logs",
+            gather(database),
         )
 
 
@@ -103,7 +107,7 @@ def write_adapter(source: Source, to: Path) -> str:
         for path in sorted(source.adapter.iterdir()):
             if path.is_file() and path.name not in LEFT_OUT:
                 shutil.copyfile(path, part / path.name)
-        _complete(source, part)
+        _complete(source, part, merged=False)
         if sha256_of(part / "adapter_model.safetensors") != source.sha256:
             raise WorkFailed(f"the copy of {source.adapter} is not equal to it: is the disk sound?")
         _place(part, to)
@@ -134,7 +138,7 @@ def write_merged(source: Source, to: Path, dtype: str) -> str:
             kind = BadInput if code == BadInput.exit_code else WorkFailed
             raise kind(f"merging {source.name}: {child.log_tail(1)} (log: {log})")
         found = json.loads((part / merging.RESULT).read_text(encoding="utf-8"))
-        _complete(source, part)
+        _complete(source, part, merged=True)
         _place(part, to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -162,8 +166,12 @@ def _template(wanted: str | None, file: Path) -> str | None:
     return locate(file, wanted).read_text(encoding="utf-8") if wanted else None
 
 
-def _complete(source: Source, part: Path) -> None:
-    """What a foreign adapter may lack, and a base that others can find."""
+def _complete(source: Source, part: Path, *, merged: bool) -> None:
+    """What a foreign adapter may lack, a base that others can find, and the model card."""
+    from selfreward.report.text import card
+
+    told = card(source.facts, source.name, hub=source.hub, merged=merged)
+    (part / "README.md").write_text(told, encoding="utf-8")
     for name in (*TOKENIZER, "chat_template.jinja"):
         if not (part / name).exists() and (source.base / name).is_file():
             shutil.copyfile(source.base / name, part / name)

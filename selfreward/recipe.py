@@ -325,6 +325,9 @@ class Recipe(Section):
     probe: Probe = Probe()
     evaluate: Evaluate | None = Evaluate()
     gate: Gate = Gate()
+    track: Literal["none", "wandb", "trackio", "tensorboard"] = "none"  # offline, in tracking/ of the run
+    track_texts: bool = False  # some pairs' texts too, not numbers alone
+    report: bool = True  # after each verdict on a policy, iterations/NAME/report.html is written anew
 
     @field_validator("rewards")
     @classmethod

@@ -7,6 +7,7 @@ stage's work is done and not yet written down. At its end it says whether it eve
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import subprocess
@@ -51,7 +52,8 @@ finally:
     print("heavy modules:", heavy, "commits:", len(commits))
 """
 
-TINY = {
+TINY: dict[str, Any] = {
+    "report": False,
     "engine": {"batch": 16, "block": 3, "threads": 1},
     "start": {
         "sft": {"examples": 6, "judge_examples": 2, "batch": 4, "micro_batch": 4, "lr": 1e-3, "save_steps": 1}
@@ -77,7 +79,7 @@ TABLES = {
 
 def write_recipe(folder: Path, model: Path, **changes: Any) -> None:
     """iterations/t.yaml in `folder`: the tiny sizes with some sections changed."""
-    recipe: dict[str, Any] = {"model": str(model)} | {k: dict(v) for k, v in TINY.items()}
+    recipe: dict[str, Any] = {"model": str(model)} | copy.deepcopy(TINY)
     for section, value in changes.items():
         recipe[section] = recipe[section] | value if isinstance(value, dict) and section in recipe else value
     (folder / "iterations").mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from selfreward.outlook import duration, outlook, pace, progress
+from selfreward.outlook import duration, gates, outlook, pace, progress, spent
 
 START, AT = "2026-01-01T00:00:00Z", "2026-01-01T00:00:20Z"
 
@@ -94,4 +94,27 @@ def test_warnings_are_told_and_silence_is_not_health() -> None:
 def test_durations_are_told_in_the_units_people_use() -> None:
     assert [duration(s) for s in (0.4, 59.4, 59.6, 61, 3599, 7260)] == [
         "0 s", "59 s", "1 min 00 s", "1 min 01 s", "59 min 59 s", "2 h 01 min",
+    ]  # fmt: skip
+
+
+def test_what_was_spent_is_worked_out_by_hand() -> None:
+    """100 s on two GPUs and 60 s on none are 200/3600 GPU-hours; a stage that runs counts from its start."""
+    stages = [
+        stage(policy="M2", name="train", status="done", seconds=100.0, n_tokens=0),
+        stage(policy="M1", name="judge", status="done", seconds=60.0, n_tokens=30),
+    ]
+    found = spent(stages, {("M2", "train"): 2}, "2026-01-01T00:00:10Z")
+    assert (found.seconds, found.tokens, found.gpu_hours) == (160.0, 30, 200 / 3600)
+    assert found.told == "2 min 40 s of work, 30 tokens generated, 0.06 GPU-hours so far"
+    assert spent(stages, {}, "").gpu_hours is None
+    going = stage(policy="M2", name="train", status="running", seconds=0.0, attempt=1)
+    going.started_at, going.n_tokens = "2026-01-01T00:00:00Z", 0
+    assert spent([going], {("M2", "train"): 4}, "2026-01-01T00:15:00Z").gpu_hours == 1.0
+
+
+def test_gates_are_told_by_the_stage_they_follow() -> None:
+    levels = [("pairs", "ok"), ("pairs", "ok"), ("probe", "warn"), ("probe", "ok"), ("probe", "halt")]
+    found = gates([SimpleNamespace(stage=s, level=level) for s, level in levels])
+    assert found == [
+        "gate after pairs: 2 signals, all fine", "gate after probe: 3 signals, 1 halt, 1 warn"
     ]  # fmt: skip

@@ -230,6 +230,8 @@ def test_the_tree_tells_counts_speed_and_what_is_left(folder: Path) -> None:
         said.split(" ")
     )
     assert "became 6 pair, 1 tie" in said
+    assert "10 s of work, 130 tokens generated, no GPU so far" in said
+    assert "gate after probe: 1 signal, 1 warn" in said
 
 
 def test_statistics_tell_how_far_people_agree(folder: Path) -> None:

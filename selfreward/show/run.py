@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from selfreward.errors import BadInput
-from selfreward.outlook import STAGE_ORDER, Outlook, duration, outlook, progress
+from selfreward.outlook import STAGE_ORDER, Outlook, Spent, duration, gates, outlook, progress, spent
 from selfreward.show.console import console, safe, table_of
 from selfreward.store import is_held
 from selfreward.store.database import now
@@ -41,7 +41,8 @@ def status_data(views: Any) -> dict[str, Any]:
                 "alarms": [dict(a._mapping) for a in found["alarms"] if a.policy == policy.name],
             }
         )
-    return {"policies": policies, "outlook": asdict(stands)}
+    taken = spent(found["stages"], views.gpus(), now())
+    return {"policies": policies, "outlook": asdict(stands), "spent": asdict(taken)}
 
 
 def _outlook(views: Any, found: Mapping[str, list[Any]]) -> Outlook:
@@ -67,7 +68,9 @@ def branches(views: Any) -> Tree:
     """Policies and stages as a tree, with counts, rate, what is left and tokens; quick on any store."""
     found, at = views.status(), now()
     outcomes = views.outcomes_by_policy()
-    made = Tree(_headline(_outlook(views, found)), guide_style="dim")
+    head = _headline(_outlook(views, found))
+    head.append("\n").append(spent(found["stages"], views.gpus(), at).told, style="dim")
+    made = Tree(head, guide_style="dim")
     for policy in found["policies"]:
         node = made.add(Text(f"{policy.name} ", style="bold").append(policy.status, style="dim"))
         for stage in sorted(
@@ -77,8 +80,11 @@ def branches(views: Any) -> Tree:
         if policy.name in outcomes:
             counts = ", ".join(f"{n:,} {o}" for o, n in outcomes[policy.name].items())
             node.add(Text("became ").append(counts))
-        for alarm in found["alarms"]:
-            if alarm.policy == policy.name and alarm.level != "ok":
+        alarms = [a for a in found["alarms"] if a.policy == policy.name]
+        for line in gates(alarms):
+            node.add(safe(line))
+        for alarm in alarms:
+            if alarm.level != "ok":
                 node.add(Text(visible(f"{alarm.level}: {alarm.message}"), style="yellow"))
     return made
 
@@ -110,6 +116,7 @@ def status(views: Any) -> None:
     whole = status_data(views)
     data = whole["policies"]
     console.print(_headline(Outlook(**whole["outlook"])))
+    console.print(Spent(**whole["spent"]).told, style="dim")
     table = table_of("policy", "status", "adapter", "stages", "its iteration")
     for p in data:
         stages = " ".join(f"{s['name']}{_mark(s)}" for s in p["stages"])

@@ -80,6 +80,7 @@ class Work:
     progress: Progress
     clock: Clock = field(default_factory=Clock)
     meter: Meter = field(init=False)
+    on_verdict: Callable[[str], None] | None = None  # called with each policy that is promoted or rejected
     _engine: EngineClient | None = None
     _others: dict[str, EngineClient] = field(default_factory=dict)
 
@@ -144,6 +145,20 @@ class Work:
         if wanted and there and wanted > there:
             raise BadInput(f"training.processes is {wanted}, this machine has {there} GPUs: ask for fewer")
         return wanted or max(1, there)
+
+    def gpus_of(self, stage: str) -> int:
+        """GPUs of this machine that a stage keeps busy."""
+        if not gpus_in_use() or stage == "pairs":
+            return 0
+        if stage in ("sft", "train"):
+            return self.processes
+        match self.recipe.engine.type:
+            case "openai":
+                return 0
+            case "vllm":
+                return self.recipe.engine.tensor_parallel
+            case "transformers":
+                return 1
 
     @property
     def chat_template(self) -> str | None:

@@ -220,6 +220,15 @@ class Views(Database):
         }
         return {name: self.rows(sql, r=run_id) for name, sql in queries.items()}
 
+    def gpus(self, run_id: int = 1) -> dict[tuple[str, str], int]:
+        """How many GPUs each (policy, stage) kept busy, those alone that had any."""
+        rows = self.rows(
+            "SELECT json_extract(detail, '$.policy'), json_extract(detail, '$.stage'),"
+            " max(json_extract(detail, '$.n')) FROM event WHERE run_id = :r AND kind = 'gpus' GROUP BY 1, 2",
+            r=run_id,
+        )
+        return {(r[0], r[1]): r[2] for r in rows}
+
     def evaluated(self, run_id: int = 1) -> dict[str, str]:
         """How far the stage `evaluate` of each policy is, in the order of policies."""
         rows = self.rows(

@@ -14,12 +14,12 @@ LONGEST = 20_000  # characters of a text on a page, unless all of it is asked fo
 HERE = Path(__file__).resolve().parent
 
 
-def environment() -> Any:
+def environment(templates: Path = HERE / "templates") -> Any:
     """Jinja2 that escapes everywhere and fails on a name it does not know."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
+        loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
