@@ -37,7 +37,7 @@ def main() -> None:
         "Next, in the environment that was just made (. .venv/bin/activate):\n"
         "  selfreward pairs review                   keep or drop pairs; a dropped one does not train again\n"
         "  selfreward ui                             the same and more in the browser\n"
-        "  selfreward report --html demo.html        one file to send; the newest one lies in iterations/demo\n"
+        "  selfreward report --html demo.html        a file to send; the newest one is in iterations/demo\n"
         "A 135M judge is close to a coin: this shows that the loop is sound, not that the model got wiser.\n"
         "`make prove` shows learning, with a rule as the reward."
     )

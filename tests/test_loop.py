@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,9 +40,10 @@ def whole(
 def short(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run from the base to M2."""
     folder = tmp_path_factory.mktemp("short")
-    write_recipe(folder, tiny_policy, **SHORT)
+    write_recipe(folder, tiny_policy, **SHORT, report=True)
     done = iterate(folder, "--to", "M2")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"a report to read or to send: iterations/t/report\.(html|md)", done.stdout)) == 1
     return folder
 
 
@@ -53,6 +55,13 @@ def test_a_run_goes_from_m0_to_m3(whole: tuple[Path, subprocess.CompletedProcess
     ]
     hashes = [h for (h,) in query(folder, "SELECT sha256 FROM policy WHERE idx > 0")]
     assert len(set(hashes)) == 3 and None not in hashes
+
+
+def test_a_promotion_leaves_a_report_of_the_policy(short: Path) -> None:
+    (report,) = (short / "iterations/t").glob("report.*")
+    ((sha256,),) = query(short, "SELECT sha256 FROM policy WHERE name = 'M2'")
+    told = report.read_text()
+    assert sha256 in told and "M2 is the policy now" in told
 
 
 def test_an_adapter_of_the_users_own_is_m1(short: Path, tiny_policy: Path, tmp_path: Path) -> None:
