@@ -196,7 +196,7 @@ def test_what_is_markup_in_markdown_is_escaped_and_words_are_left_alone() -> Non
     assert plain("# a | b <i> [x](y) *s* cut_share _e_ $1$") == (
         r"\# a \| b \<i\> \[x\](y) \*s\* cut_share \_e\_ \$1\$"
     )
-    assert plain("one\ntwo\x1b") == "one two\\u001b"
+    assert plain("one\ntwo\x1b") == "one two\\\\u001b"  # which is read as a backslash, a u and the code
     assert fenced("a\n````\nb").startswith("`````text\n")
 
 
