@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from selfreward import grading_cli, no_model
-from selfreward.errors import BadInput, Interrupted, SelfRewardError
+from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
 from selfreward.probe import probe
@@ -67,8 +68,6 @@ def init(
     model: Annotated[str, typer.Option("--model", help="Hub id, folder, or a model in the cache.")],
 ) -> None:
     """Write iterations/NAME.yaml, commented."""
-    import re
-
     from selfreward.recipe_file import load
     from selfreward.runs import FOLDER, NAME, NAME_RULE
 
@@ -125,6 +124,12 @@ def iterate(
     pause_before: Annotated[
         str | None, typer.Option("--pause-before", help="Stop before STAGE or POLICY/STAGE.")
     ] = None,
+    accept: Annotated[
+        str | None, typer.Option("--accept", help="Let the halt on the way to this policy pass.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="With --accept: why; it is kept for ever.")
+    ] = None,
 ) -> None:
     """Run the loop, or go on with it: whatever is done already is not done again."""
     from selfreward import loop
@@ -134,15 +139,21 @@ def iterate(
     from selfreward.track.follow import followed
 
     _check_policies(start, goal)
+    _check_accept(accept, reason)
     if pause_before is not None:
         _check_choice("--pause-before", pause_before.rpartition("/")[2], STAGES)
     file = recipe_file(run)
     changes = [*(overrides or []), *([f"engine.type={engine}"] if engine else [])]
-    with terminal_progress() as progress, _signals(), open_work(file, changes, progress) as work:
+    with (
+        _told(file), terminal_progress() as progress, _signals(),
+        open_work(file, changes, progress) as work,
+    ):  # fmt: skip
         progress.say(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
             f"{work.threads} threads; {work.destination}"
         )
+        if accept is not None and reason is not None:
+            loop.accept(work, accept, reason.strip())
         with (
             followed(work.store.path, work.recipe.track, work.recipe.track_texts, progress.say),
             refreshed(work.store.path, progress.say, work.recipe.report) as work.on_verdict,
@@ -354,6 +365,32 @@ def _check_policies(start: str | None, goal: str) -> None:
             raise typer.BadParameter(f"{value!r} is no policy: M0, M1, …", param_hint=option)
     if goal == "M0" or (start is not None and int(goal[1:]) <= int(start[1:])):
         raise typer.BadParameter(f"{goal} does not come after {start or 'M0'}", param_hint="--to")
+
+
+def _check_accept(policy: str | None, reason: str | None) -> None:
+    """Nobody overrides a gate without saying why, and only a policy that a training makes can be halted."""
+    if policy is None and reason is not None:
+        raise typer.BadParameter("goes with --accept", param_hint="--reason")
+    if policy is None:
+        return
+    if not re.fullmatch(r"M[1-9]\d?", policy):
+        raise typer.BadParameter(
+            f"{policy!r} is no policy that a gate can halt: M2, M3, …", param_hint="--accept"
+        )
+    if not (reason or "").strip():
+        raise typer.BadParameter("--accept needs a reason: it is kept for ever", param_hint="--reason")
+
+
+@contextlib.contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """A run that a gate stops shows its screen before the error's one line."""
+    try:
+        yield
+    except GateHalted:
+        from selfreward.show import halt
+
+        halt.after(file.parent / file.stem / "selfreward.db", file.stem)
+        raise
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
-from selfreward.stages import data_gate, frozen, needs, recipe_suites
+from selfreward.stages import accepted, data_gate, frozen, needs, recipe_suites
 from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
@@ -46,7 +46,7 @@ POLICY_MOVES = {
     "training": {"trained", "rejected"},
     "trained": {"promoted", "rejected"},
     "promoted": set(),
-    "rejected": set(),
+    "rejected": {"training", "trained"},  # by a person's word alone: `iterate --accept`
 }
 MAX_POLICY = 63
 
@@ -114,6 +114,37 @@ def begin(work: Work) -> None:
     _begin_policies(work)
 
 
+def accept(work: Work, name: str, reason: str) -> None:
+    """Lets the halts on the way to a policy pass, by a person's word: an event for ever, and the decision.
+
+    The same again, after an interruption, changes nothing. Raises `BadInput` where nothing halted, or where
+    there is nothing to go on with.
+    """
+    halts = accepted.standing_halts(work, name)
+    if not halts and accepted.reason_for(work, name) is not None:
+        return
+    policy = work.store.policies(work.run.id).get(name)
+    accepted.check(work, name, halts)
+    told = [
+        {"policy": a.policy, "stage": a.stage, "signal": a.signal, "value": a.value, "message": a.message}
+        for a in halts
+    ]
+    events = [work.store.event(work.run.id, accepted.EVENT, policy=name, reason=reason, halts=told)]
+    changed = []
+    if policy is not None and policy.status == "rejected":
+        status = "trained" if policy.adapter else "training"
+        events += _set_policy(work, policy, status, _accepted(reason, halts))
+        changed = [policy]
+    with work.store.durable():
+        work.store.save(*changed, events=events)
+    signs = ", ".join(f"{a.signal} of {a.policy}" for a in halts)
+    work.progress.say(f"accepted on the way to {name}: {signs} ({reason})")
+
+
+def _accepted(reason: str, halts: Sequence[Alarm]) -> str:
+    return f"accepted over a halt: {reason} ({', '.join(a.signal for a in halts)})"
+
+
 def _note_session(work: Work, wall: float) -> None:
     seconds = {k: round(v, 3) for k, v in (work.clock.seconds | {"wall": wall}).items()}
     work.store.save(events=[work.store.event(work.run.id, "session", seconds=seconds, **work.meter.spent)])
@@ -175,7 +206,7 @@ def _ways_on(work: Work, policy: Policy) -> str:
         f"look at it with `selfreward status --run {work.run.name}` "
         f"and change the recipe under a new name, start from {policy.parent} "
         "with other data (`--set seed=…` under a new name), "
-        "or set gate.on_collapse to warn in a new run"
+        f'or let it pass: `selfreward iterate --run {work.run.name} --accept {policy.name} --reason "…"`'
     )
 
 
@@ -321,6 +352,8 @@ def _after(work: Work, stage: Stage) -> None:
 
 def _gate(work: Work, stage: Stage, findings: Sequence[Finding], policy: Policy | None) -> None:
     """Writes the findings; a halt rejects the policy at the gate and stops the run, or is said and passed."""
+    known = accepted.reasons(work)
+    findings = [accepted.softened(f, known.get((stage.policy, stage.name, f.signal))) for f in findings]
     work.store.put_findings(*(_alarm(work, stage, f) for f in findings))
     halts = [f for f in findings if f.level == "halt"]
     passes = work.recipe.gate.on_collapse == "warn" and not any(f.signal == "pairs" for f in halts)
@@ -346,7 +379,9 @@ def _alarm(work: Work, stage: Stage, f: Finding) -> Alarm:
 def _promote(work: Work, policy: Policy) -> None:
     if policy.status != "trained":
         return
-    events = _set_policy(work, policy, "promoted", "all gates passed")
+    reason = accepted.reason_for(work, policy.name)
+    decision = "all gates passed" if reason is None else f"accepted over a halt: {reason}"
+    events = _set_policy(work, policy, "promoted", decision)
     with work.store.durable():
         work.store.save(policy, events=events)
     work.progress.say(f"{policy.name} is promoted")

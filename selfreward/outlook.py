@@ -167,15 +167,17 @@ def _doing(stages: Sequence[Any], held: bool | None, at: str) -> str:
 
 
 def _halted(policies: Sequence[Any], stages: Sequence[Any], alarms: Sequence[Any]) -> str:
-    """Why the run can't go on, or nothing. A gate that was told to warn only has left its policy promoted."""
+    """Why the run can't go on, or nothing. A gate that only warned, or was overridden, has been passed."""
     for policy in policies:
         if policy.status == "rejected":
             return f"{policy.name} was rejected: {policy.decision}."
     for stage in stages:
         if stage.status == "failed":
             return f"{stage.policy} {stage.name} failed: {stage.error}"
+    trained = {s.policy for s in stages if s.name == "train"}
     for alarm in alarms:
-        if alarm.level == "halt" and alarm.stage == "pairs":
+        passed = f"M{int(alarm.policy[1:]) + 1}" in trained
+        if alarm.level == "halt" and alarm.stage == "pairs" and not passed:
             return f"{alarm.message}."
     return ""
 

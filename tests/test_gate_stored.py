@@ -87,6 +87,18 @@ def test_a_recipe_that_only_warns_goes_on_with_the_alarm_written_down(store: Sto
     assert {a.level for a in alarms(store)} == {"halt"}
 
 
+def test_a_judge_that_a_person_let_pass_goes_on(store: Store) -> None:
+    judged(store, BREAK)
+    halts = [{"policy": "M1", "stage": "judge", "signal": "top_score"}]
+    word = store.event(1, "accept", policy="M2", reason="it is so", halts=halts)
+    other = store.event(1, "accept", policy="M3", reason="no", halts=[halts[0] | {"policy": "M2"}])
+    store.save(events=[other])
+    with pytest.raises(GateHalted):
+        watch(work_on(store))
+    store.save(events=[word])
+    watch(work_on(store))
+
+
 def test_a_sound_judge_and_a_rule_are_left_alone(store: Store) -> None:
     judged(store)
     watch(work_on(store))

@@ -243,6 +243,8 @@ def test_zero_pairs_stop_the_run_with_the_reason(tiny_policy: Path, tmp_path: Pa
     assert "M1 has no pairs" in done.stderr and "below_margin" in done.stderr and "min_margin" in done.stderr
     assert query(tmp_path, "SELECT name, status FROM policy") == [("M0", "promoted"), ("M1", "promoted")]
     assert query(tmp_path, "SELECT level FROM alarm WHERE stage = 'pairs'") == [("halt",)]
+    word = iterate(tmp_path, "--accept", "M2", "--reason", "I want it")
+    assert word.returncode == 3 and "nothing to go on with" in word.stderr
 
 
 def test_a_training_that_moves_nothing_is_rejected_and_stays_rejected(
@@ -252,8 +254,27 @@ def test_a_training_that_moves_nothing_is_rejected_and_stays_rejected(
     done = iterate(tmp_path, "--to", "M2")
     assert done.returncode == 5 and "nothing was learned" in done.stderr
     assert query(tmp_path, "SELECT status FROM policy WHERE name = 'M2'") == [("rejected",)]
+    assert "M2 has halted" not in done.stdout and "t has halted" in done.stdout
     again = iterate(tmp_path, "--from", "M2", "--to", "M3")
     assert again.returncode == 5 and "Three ways on" in again.stderr
+    _accepted_for_ever(tmp_path)
+
+
+def _accepted_for_ever(folder: Path) -> None:
+    """A person's word lets it pass; the halt, the reason and the decision stay, and once is enough."""
+    word = ("--accept", "M2", "--reason", "only a test", "--to", "M2")
+    for _ in range(2):
+        done = iterate(folder, *word)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert query(folder, "SELECT status, decision FROM policy WHERE name = 'M2'") == [
+        ("promoted", "accepted over a halt: only a test")
+    ]
+    ((told,),) = query(folder, "SELECT detail FROM event WHERE kind = 'accept'")
+    assert json.loads(told)["reason"] == "only a test"
+    assert {h["signal"] for h in json.loads(told)["halts"]} >= {"moved"}
+    ((message,),) = query(folder, "SELECT message FROM alarm WHERE signal = 'moved' AND level = 'warn'")
+    assert message.endswith("; accepted: only a test")
+    assert "has stopped" not in command(folder, "status").stdout
 
 
 def test_a_changed_recipe_is_refused_with_the_keys(short: Path) -> None:
@@ -405,7 +426,7 @@ def _living_in(folder: Path) -> list[str]:
 
 def test_an_illegal_move_is_never_made() -> None:
     assert "done" not in loop.STAGE_MOVES["pending"] and "promoted" not in loop.POLICY_MOVES["training"]
-    assert loop.POLICY_MOVES["rejected"] == loop.POLICY_MOVES["promoted"] == set()
+    assert loop.POLICY_MOVES["promoted"] == set() and "promoted" not in loop.POLICY_MOVES["rejected"]
 
 
 @pytest.mark.slow

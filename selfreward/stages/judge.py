@@ -19,7 +19,7 @@ from selfreward.rewards import ExternalReward, JudgeReward, LengthReward, Reward
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer
-from selfreward.stages import scoring
+from selfreward.stages import accepted, scoring
 from selfreward.stages.work import Work, blocks, flat, sampling
 
 
@@ -97,8 +97,11 @@ def _stop(work: Work, stage: Stage, prompt: int, finding: Finding) -> None:
         run_id=work.run.id, policy=stage.policy, stage=stage.name, signal=finding.signal, level="halt",
         value=finding.value, low=finding.low, high=finding.high, threshold=finding.threshold, message=message,
     )  # fmt: skip
+    known = accepted.reasons(work)
+    if any((policy, name) == (stage.policy, stage.name) for policy, name, _ in known):
+        return  # a person has seen this judge and lets it go on; its halt stays written down
     work.store.put_findings(alarm)
-    if work.recipe.gate.on_collapse == "halt":
+    if work.recipe.gate.on_collapse != "warn":
         raise GateHalted(message)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
-from selfreward.records import Event, Metric, Policy, Run, Stage
+from selfreward.records import Alarm, Event, Metric, Policy, Run, Stage
 from selfreward.store.database import Database, now
 
 
@@ -43,6 +43,18 @@ class Store(Database):
     def event(self, run_id: int, kind: str, **detail: Any) -> Event:
         """An event row, for `save` or `add`."""
         return Event(run_id=run_id, at=now(), kind=kind, detail=json.dumps(detail, ensure_ascii=False))
+
+    def events(self, run_id: int, kind: str) -> list[Any]:
+        """Events of a kind, the oldest first."""
+        return self.rows("SELECT * FROM event WHERE run_id = :r AND kind = :k ORDER BY id", r=run_id, k=kind)
+
+    def alarms(self, run_id: int) -> list[Alarm]:
+        """What the gates found, in the order of policies."""
+        rows = self.rows(
+            "SELECT a.* FROM alarm a JOIN policy p ON p.run_id = a.run_id AND p.name = a.policy"
+            " WHERE a.run_id = :r ORDER BY p.idx, a.stage, a.signal", r=run_id,
+        )  # fmt: skip
+        return [Alarm(**row._mapping) for row in rows]
 
     def commit_block(
         self, stage: Stage, records: Sequence[SQLModel], done: int, tokens: int = 0, seconds: float = 0.0
