@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.ids import derive_seed, unpack_ids
 from selfreward.records import Metric, Policy, Stage, TrainedOn
 from selfreward.stages import prompts as prompts_stage
+from selfreward.stages import training_gate
 from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work, flat
@@ -86,6 +86,8 @@ def run(work: Work, stage: Stage) -> str:
     job, spec = home / "training", _spec(work, stage, policy)
     _check_room(work, spec)
     rows = _rows(work, stage, policy)
+    job.mkdir(parents=True, exist_ok=True)
+    training_gate.write_fixed(work, policy, job)
     work.close_engine()  # its memory is the trainer's now
     fingerprint = {"rows_sha256": write_job(job, spec, rows), "fingerprint": stage.fingerprint}
     if not _is_adopted(home / "adapter", fingerprint):
@@ -94,6 +96,7 @@ def run(work: Work, stage: Stage) -> str:
         write_json(job / "adapter" / JOB, fingerprint)
         place_folder(job / "adapter", home / "adapter")
     _copy_log(work, stage, policy, job / "train.jsonl")
+    training_gate.conclude(work, stage, job / "train.jsonl")
     shutil.rmtree(job / "checkpoints", ignore_errors=True)
     return f"trained on {len(rows)} rows in {stage.n_done} steps"
 
@@ -216,10 +219,11 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
     remove_folder(job / "adapter")
     log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
     child = _start(work, job, log)
-    start = time.monotonic()
+    start, watch = time.monotonic(), training_gate.watch_of(work, stage)
     try:
         while child.process.poll() is None:
             _copy_log(work, stage, policy, job / "train.jsonl")
+            training_gate.look(work, stage, watch, job / "train.jsonl")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(timeout=1.0)
     except BaseException:
@@ -231,6 +235,8 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
     if code != 0 and (job / REFUSED).exists():
         refused = json.loads((job / REFUSED).read_text(encoding="utf-8"))
         kind = {e.exit_code: e for e in (GateHalted, BadInput)}.get(refused["exit_code"], WorkFailed)
+        if kind is GateHalted:
+            training_gate.refused(work, stage, f"{policy.name}: {refused['message']}")
         raise kind(f"{policy.name}: {refused['message']}")
     if code != 0:
         raise WorkFailed(
@@ -267,7 +273,7 @@ def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:
             metrics += [
                 Metric(
                     run_id=work.run.id, policy=policy.name, stage=stage.name, name=f"train/{name}", step=step,
-                    value=value if math.isfinite(value) else None, n=n_rows,
+                    **training_gate.values(value, n_rows),
                 )
                 for name, value in found.items()
             ]  # fmt: skip

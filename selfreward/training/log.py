@@ -19,6 +19,7 @@ LOGGED = {  # TRL's names → ours, the ones the store keeps as metrics
     "rewards/rejected": "reward_rejected",
     "logps/chosen": "logp_chosen",
     "logps/rejected": "logp_rejected",
+    "tokens/chosen": "chosen_tokens",
     "mean_token_accuracy": "token_accuracy",
 }
 
@@ -30,6 +31,13 @@ def log_callback(path: Path) -> Any:
     class Log(TrainerCallback):  # type: ignore[misc]
         """Appends one line a step and stops a training whose loss is no longer a number."""
 
+        def __init__(self) -> None:
+            self.noted: dict[str, Any] = {}
+
+        def note(self, **found: Any) -> None:
+            """Something else of the step that ends now, for its line."""
+            self.noted |= found
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
                 self._write({"step": state.global_step, "total": state.max_steps})
@@ -40,7 +48,8 @@ def log_callback(path: Path) -> Any:
                 return
             bad = sorted(k for k, v in line.items() if not math.isfinite(v))
             if state.is_world_process_zero:
-                self._write({"step": state.global_step, "total": state.max_steps} | line)
+                self._write({"step": state.global_step, "total": state.max_steps} | line | self.noted)
+            self.noted = {}
             if bad:
                 raise GateHalted(f"training is not finite at step {state.global_step}: {', '.join(bad)}")
 

@@ -27,7 +27,8 @@ def pair_trainer(parent: Any) -> Any:
             chosen, rejected = answer_logps(model, inputs).chunk(2)
             rewards = self.beta * (torch.stack([chosen, rejected], dim=1) - reference)
             margin = rewards[:, 0] - rewards[:, 1]
-            self._note(weight, rewards.detach(), chosen.detach(), rejected.detach())
+            tokens = inputs["completion_mask"].sum(dim=1).chunk(2)[0]
+            self._note(weight, rewards.detach(), chosen.detach(), rejected.detach(), tokens)
             learnt = logsigmoid(margin)
             if "smoothing" in inputs:
                 other = inputs["smoothing"]
@@ -35,15 +36,17 @@ def pair_trainer(parent: Any) -> Any:
             loss = -(weight * learnt).mean()
             return (loss, None) if return_outputs else loss
 
-        def _note(self, weight: Any, rewards: Any, chosen: Any, rejected: Any) -> None:
+        def _note(self, weight: Any, rewards: Any, chosen: Any, rejected: Any, tokens: Any) -> None:
             """Values of every real pair of the step; TRL's `log` takes their means."""
-            table = torch.stack([weight, rewards[:, 0], rewards[:, 1], chosen, rejected], dim=1)
-            for w, win, lose, up, down in self.accelerator.gather(table).tolist():
+            columns = [weight, rewards[:, 0], rewards[:, 1], chosen, rejected, tokens.to(chosen.dtype)]
+            table = torch.stack(columns, dim=1)
+            for w, win, lose, up, down, length in self.accelerator.gather(table).tolist():
                 if w == 0.0:
                     continue
                 found = {
                     "rewards/chosen": win, "rewards/rejected": lose, "rewards/margins": win - lose,
                     "rewards/accuracies": float(win > lose), "logps/chosen": up, "logps/rejected": down,
+                    "tokens/chosen": length,
                 }  # fmt: skip
                 for name, value in found.items():
                     self._metrics["train"][name].append(value)

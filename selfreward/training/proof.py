@@ -20,16 +20,16 @@ def prove(model: Any, spec: TrainingSpec, rows: list[dict[str, Any]], pad_id: in
     fixed = [(r["prompt_ids"], r[key]) for r in rows[:PROOF_ROWS]]
     model.eval()
     model.set_adapter("default")
-    alone = [_score(model, [pair], pad_id)[0] for pair in fixed]
-    together = _score(model, fixed, pad_id)
+    alone = [logprobs_of(model, [pair], pad_id)[0] for pair in fixed]
+    together = logprobs_of(model, fixed, pad_id)
     if spec.parent_adapter:
         model.load_adapter(spec.parent_adapter, "parent")
         model.set_adapter("parent")
-        parent = [_score(model, [pair], pad_id)[0] for pair in fixed]
+        parent = [logprobs_of(model, [pair], pad_id)[0] for pair in fixed]
         model.set_adapter("default")
     else:
         with model.disable_adapter():
-            parent = [_score(model, [pair], pad_id)[0] for pair in fixed]
+            parent = [logprobs_of(model, [pair], pad_id)[0] for pair in fixed]
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "noise": mean_gap(alone, together),
@@ -47,7 +47,8 @@ def mean_gap(left: list[list[float]], right: list[list[float]]) -> float:
     return math.fsum(gaps) / len(gaps)
 
 
-def _score(model: Any, pairs: list[tuple[list[int], list[int]]], pad_id: int) -> list[list[float]]:
+def logprobs_of(model: Any, pairs: list[tuple[list[int], list[int]]], pad_id: int) -> list[list[float]]:
+    """Log-probability of every completion token of rows padded on the right, `(n, len(completion))`."""
     import torch
 
     width = max(len(p) + len(c) for p, c in pairs)

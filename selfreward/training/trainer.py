@@ -9,6 +9,7 @@ from typing import Any
 from selfreward.errors import GateHalted
 from selfreward.files import write_json
 from selfreward.training.checkpoints import last_sound_checkpoint, seal
+from selfreward.training.fixed import drift_callback
 from selfreward.training.job import TrainingSpec, read_job
 from selfreward.training.log import cut_log, log_callback
 from selfreward.training.order import in_steps, shares
@@ -96,13 +97,19 @@ def _sft_trainer(
         }
         for r in in_steps(rows, spec, lambda r: len(r["prompt_ids"]) + len(r["completion_ids"]))
     ]
+    model = _with_adapter(base, spec)
+    log = log_callback(folder / "train.jsonl")
     return _sound(SFTTrainer)(
-        model=_with_adapter(base, spec),
+        model=model,
         args=SFTConfig(max_length=None, **arguments(spec, folder)),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
-        callbacks=[log_callback(folder / "train.jsonl")],
+        callbacks=[drift_callback(folder, model, _pad_id(tokenizer), log), log],
     )
+
+
+def _pad_id(tokenizer: Any) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
 def _dpo_trainer(
@@ -116,8 +123,10 @@ def _dpo_trainer(
         max_length=None, beta=spec.beta, loss_type=["sigmoid"], remove_unused_columns=False,
         **arguments(spec, folder),
     )  # fmt: skip
-    pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    pad_id = _pad_id(tokenizer)
     model = _with_adapter(base, spec)
+    log = log_callback(folder / "train.jsonl")
+    drift = drift_callback(folder, model, pad_id, log)
     known = with_reference(model, rows, spec, pad_id, *process_of())
     trainer = pair_trainer(_sound(DPOTrainer))(
         model=model,
@@ -125,7 +134,7 @@ def _dpo_trainer(
         train_dataset=Dataset.from_list(in_steps(known, spec, pair_length)),
         data_collator=collator(pad_id),
         processing_class=tokenizer,
-        callbacks=[log_callback(folder / "train.jsonl")],
+        callbacks=[drift, log],
     )
     trainer.model.delete_adapter("ref")  # TRL's frozen copy: its answers are in the rows already
     return trainer
