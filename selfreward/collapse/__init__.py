@@ -2,6 +2,7 @@
 
 from selfreward.collapse.gates import FLOOR, MOVED, Iteration, after_pairs, after_probe, of_data
 from selfreward.collapse.limits import LIMITS, Finding, Limit
+from selfreward.collapse.probing import Probed, of_policy
 
 __all__ = [
     "FLOOR",
@@ -10,7 +11,9 @@ __all__ = [
     "Finding",
     "Iteration",
     "Limit",
+    "Probed",
     "after_pairs",
     "after_probe",
     "of_data",
+    "of_policy",
 ]

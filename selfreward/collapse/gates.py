@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfreward import stats
-from selfreward.collapse import judging, limits, texts
+from selfreward.collapse import choosing, judging, limits, texts
 from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import LIMITS, Finding, Limit, Reading
 from selfreward.collapse.texts import Answers
@@ -22,6 +22,7 @@ FLOOR = 1e-5  # nats a token: what other kernels and batch shapes do in float32,
 
 COMPARABLE = ("pair", "tie", "below_margin", "identical_text")  # outcomes with two scored, finished answers
 MOST_PROMPTS = 2000  # whose texts gate 1 reads, evenly taken: shares are then known to ± 2 points
+PROMPT_SIGNS = {"vendi_ratio": "prompt_vendi_ratio", "new_word": "prompt_word"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class Iteration:
 
     `scores` holds every verdict of a prompt, `cut` the share of a prompt's answers that ended at the token
     limit, `pairs` the tokens of each pair's chosen and rejected text. `top` ends the judge's scale; None
-    where the scorer is a rule, whose levels mean what its author wanted.
+    where the scorer is a rule, whose levels mean what its author wanted. `preferred` holds the chosen and the
+    rejected text of each pair, `invented` the prompts the policy made up itself: those of a user's file are
+    what they are.
     """
 
     answers: Sequence[Answers]
@@ -39,6 +42,8 @@ class Iteration:
     outcomes: Mapping[str, int]
     pairs: Sequence[tuple[int, int]]
     top: float | None
+    preferred: Sequence[tuple[str, str]] = ()
+    invented: Sequence[str] = ()
 
 
 def after_pairs(policy: str, outcomes: Mapping[str, int]) -> list[Finding]:
@@ -63,11 +68,11 @@ def of_data(
     """
     answers = _evenly(now.answers)
     before = _evenly(start.answers) if start else []
-    found = texts.readings(answers, before)
-    found += _cut(now, start) + _judge(now, start) + _ties(now, start) + _chosen_longer(now)
-    findings = [
-        limits.judged(r, levels) for r in found if r.signal != "new_word"
-    ]  # prompts differ, words too
+    found = [r for r in texts.readings(answers, before) if r.signal != "new_word"]  # prompts differ
+    found += texts.unasked_word(answers, before) + _invented(now, start)
+    found += _cut(now, start) + _judge(now, start) + _ties(now, start)
+    found += choosing.chosen_longer(now.pairs) + choosing.chosen_word(now.preferred)
+    findings = [limits.judged(r, levels) for r in found]
     return findings + limits.several(findings, levels)
 
 
@@ -108,13 +113,13 @@ def _of_outcomes(outcomes: Mapping[str, int]) -> list[float]:
     return [1.0] * ties + [0.0] * (n - ties)
 
 
-def _chosen_longer(now: Iteration) -> list[Reading]:
-    """Pairs whose chosen text has more tokens, of those whose texts differ in length.
-
-    Its comparison is in the pair itself, so that the first iteration may be stopped by it too.
-    """
-    longer = [float(c > r) for c, r in now.pairs if c != r]
-    return [Reading("chosen_longer", stats.share_of(stats.estimate(longer)))] if longer else []
+def _invented(now: Iteration, start: Iteration | None) -> list[Reading]:
+    """Whether the prompts a policy makes up narrow: their variety and their words beside the first ones."""
+    if start is None or not start.invented or not now.invented:
+        return []
+    new, old = ([Answers(None, (p,)) for p in side.invented] for side in (now, start))
+    found = texts.readings(new, old)
+    return [replace(r, signal=PROMPT_SIGNS[r.signal]) for r in found if r.signal in PROMPT_SIGNS]
 
 
 def _advice(outcomes: Mapping[str, int]) -> str:

@@ -61,7 +61,11 @@ LIMITS: Mapping[str, Limit] = {
     "vendi_ratio": Limit("relative", "low", 0.85, 0.70, "across"),
     "distance_ratio": Limit("relative", "low", 0.85, 0.50, "within"),
     "new_word": Limit("relative", "high", 0.30, 0.60, "topic"),
+    "unasked_word": Limit("relative", "high", 0.30, 0.60, "topic"),
     "one_word": Limit("level", "high", 0.50, NEVER, "topic"),
+    # prompts that a policy invented
+    "prompt_vendi_ratio": Limit("relative", "low", 0.70, 0.50, "prompts"),
+    "prompt_word": Limit("relative", "high", 0.30, 0.60, "prompts"),
     # judgements
     "faults": Limit("absolute", "high", 0.05, 0.20, "faults"),
     "ties": Limit("level", "high", 0.40, 0.70, "judge"),
@@ -70,7 +74,16 @@ LIMITS: Mapping[str, Limit] = {
     "spread": Limit("level", "low", 0.005, 0.001, "judge"),
     "length_correlation": Limit("level", "high", 0.60, 0.90, "judge length"),
     "chosen_longer": Limit("level", "high", 0.65, 0.80, "judge length"),
+    "chosen_word": Limit("relative", "high", 0.30, 0.60, "chosen"),
     "agreement": Limit("level", "low", 0.20, 0.0, "judge"),
+    # a policy on the probe's prompts; both policies score the same tokens, so that fewer answers tell
+    "kl_previous": Limit("relative", "high", 0.3, 1.0, "drift", 32),
+    "reward_fall": Limit("relative", "high", 0.0, 0.25, "reward", 32),
+    # inside a training; `train_drift` is of fixed texts, each scored by both policies
+    "train_drift": Limit("relative", "high", 0.3, 1.0, "drift", 16),
+    "chosen_fall": Limit("relative", "high", 0.25, 1.0, "chosen"),
+    "train_margin": Limit("absolute", "high", 10.0, NEVER, "margin"),
+    "gradient_ratio": Limit("absolute", "high", 20.0, NEVER, "gradient", 11),
     # inside a stage, since a change: the change itself is the comparison
     "score_shift": Limit("relative", "high", 0.5, 3.0, "judge", 30),
     "spread_ratio": Limit("relative", "low", 0.5, 0.1, "judge", 30),

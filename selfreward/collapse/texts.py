@@ -229,12 +229,26 @@ def _with_change(own: Reading, compared: Reading | None) -> Reading:
 
 def _new_word(whole: Sequence[Answers], base: Sequence[Answers]) -> list[Reading]:
     """How much more often a word stands in texts now than before: a language, a topic, a phrase."""
-    after = [t for t in _first_words(whole) if t]
-    before = [t for t in _first_words(base) if t]
+    return _risen("new_word", _first_words(whole), _first_words(base))
+
+
+def unasked_word(answers: Sequence[Answers], against: Sequence[Answers]) -> list[Reading]:
+    """The same between answers to different prompts: words of an answer's own prompt do not count."""
+    after, before = ([_unasked(a) for a in side] for side in (answers, against))
+    return _risen("unasked_word", after, before)
+
+
+def _unasked(a: Answers) -> list[str]:
+    asked = set(words(a.prompt or ""))
+    return [w for w in _first_words([a])[0] if w not in asked]
+
+
+def _risen(name: str, after: Sequence[list[str]], before: Sequence[list[str]]) -> list[Reading]:
+    after, before = [t for t in after if t], [t for t in before if t]
     word, held = within.new_word(before, after)
     if not held:
         return []
     left = stats.estimate([float(word in t) for t in before])
     rise = stats.difference(left, stats.estimate(held), paired=False)
     now = Interval(rise.value, rise.low, rise.high, len(after))
-    return [Reading("new_word", now, 0.0, detail=f"it is {word!r}")]
+    return [Reading(name, now, 0.0, detail=f"it is {word!r}")]

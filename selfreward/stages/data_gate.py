@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 from selfreward import collapse
 from selfreward.collapse.gates import Iteration
@@ -26,9 +28,10 @@ def data_findings(work: Work, policy: Policy) -> list[Finding]:
 def _iteration(work: Work, policy: Policy) -> Iteration:
     """The stored data of an iteration as the detector takes it."""
     run, reward = work.run.id, main_reward(work.recipe)
-    asked = {p.id: p.text for p in work.store.prompts(run, policy.name)}
-    stored = work.store.contenders(run, policy.name, reward.called)
-    rows = [row for row, _ in stored if row.policy == policy.name]  # an anchor's texts are of another
+    prompts = work.store.prompts(run, policy.name)
+    asked = {p.id: p.text for p in prompts}
+    stored = [row for row, _ in work.store.contenders(run, policy.name, reward.called)]
+    rows = [row for row in stored if row.policy == policy.name]  # an anchor's texts are of another
     groups = [list(g) for _, g in itertools.groupby(rows, key=lambda r: r.prompt_id)]
     verdicts = itertools.groupby(
         work.store.verdicts(run, policy.name, reward.called), key=lambda v: v.prompt_id
@@ -40,7 +43,16 @@ def _iteration(work: Work, policy: Policy) -> Iteration:
         work.store.mining_outcomes(run, policy.name),
         work.store.pair_lengths(run, policy.name),
         _top(work, policy),
+        _preferred(work, policy, stored),
+        [p.text for p in prompts if p.source == "self-instruct"],
     )
+
+
+def _preferred(work: Work, policy: Policy, rows: Sequence[Any]) -> list[tuple[str, str]]:
+    """The chosen and the rejected text of every pair."""
+    said = {row.id: row.text for row in rows}
+    pairs = work.store.mined_pairs(work.run.id, policy.name)
+    return [(said[p.chosen_id], said[p.rejected_id]) for p in pairs]
 
 
 def _top(work: Work, policy: Policy) -> float | None:

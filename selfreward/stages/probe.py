@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import collapse, diversity, stats
-from selfreward.collapse import Finding, drift
+from selfreward.collapse import Finding, Probed, drift
+from selfreward.collapse.limits import changed
+from selfreward.collapse.texts import Answers
 from selfreward.files import sha256_of
 from selfreward.ids import derive_seed, pack_ids, unpack_ids
-from selfreward.protocols import Request, Sampling, Scored
+from selfreward.protocols import Answer, Request, Sampling, Scored
 from selfreward.records import AnswerRow, Metric, Policy, Stage
+from selfreward.rewards import LengthReward
+from selfreward.scorers.length import LengthScorer
 from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, blocks, flat
 from selfreward.stats import Interval
@@ -200,14 +204,56 @@ def _proof_metrics(work: Work, policy: Policy) -> list[Metric]:
 
 
 def findings(work: Work, policy: Policy) -> list[Finding]:
-    """What the gate after `probe` makes of the numbers that are stored."""
+    """What the gate after `probe` makes of the numbers that are stored.
+
+    What is promoted has been compared already; the absolute signs hold for it as well.
+    """
 
     def value(name: str) -> float | None:
         row = work.store.metric(work.run.id, policy.name, name)
         return None if row is None else math.nan if row.value is None else float(row.value)
 
-    texts = [a.text for a in work.store.answers(work.run.id, policy.name, "probe") if a.text is not None]
-    return collapse.after_probe(
+    texts = [a.text for a in work.store.answers(work.run.id, policy.name, SUITE) if a.text is not None]
+    found = collapse.after_probe(
         policy.name, texts=texts, kl=value("kl_previous"), proof_gap=value("proof_gap"), moved=value("moved"),
         noise=value("noise") or 0.0,
     )  # fmt: skip
+    if policy.status == "promoted":
+        return found
+    seen = {f.signal for f in found}
+    return found + [f for f in _compared(work, policy) if f.signal not in seen]
+
+
+def _compared(work: Work, policy: Policy) -> list[Finding]:
+    """The policy beside its parent and the start policy; M1 is a start policy itself."""
+    levels = changed(work.recipe.gate.limits.model_dump())
+    first = policy.idx == 1
+    start = _probed(work, work.policy("M0" if first else "M1"))
+    parent = start if policy.parent == "M1" else _probed(work, work.policy(policy.parent or "M0"))
+    row = work.store.metric(work.run.id, policy.name, "kl_previous")
+    kl = Interval(row.value, row.low, row.high, row.n) if row is not None and row.low is not None else None
+    return collapse.of_policy(_probed(work, policy), None if first else parent, start, kl, levels)
+
+
+def _probed(work: Work, policy: Policy) -> Probed:
+    """The stored answers of a policy as the detector takes them."""
+    rows = work.store.answers(work.run.id, policy.name, SUITE)
+    said = [r for r in rows if r.text is not None]
+    return Probed(
+        [Answers(r.item, (r.text,)) for r in rows],
+        {r.item: float(r.finish == "length") for r in said},
+        _rewards(work, [r for r in said if r.finish == "stop"]),
+    )
+
+
+def _rewards(work: Work, said: Sequence[Any]) -> dict[str, float]:
+    """What the length rule gives each finished answer, where it alone is the reward: others cost, or need more.
+
+    The probe may stop answers sooner than the candidates' own limit: those it cut say nothing of the reward.
+    """
+    match work.recipe.rewards:
+        case [LengthReward(low=low, best=best, high=high)]:
+            rule = LengthScorer(low, best, high)
+            return {r.item: rule.reward(Answer(r.text, r.finish, r.seed)) for r in said}
+        case _:
+            return {}
