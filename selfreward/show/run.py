@@ -15,6 +15,7 @@ from rich.tree import Tree
 from selfreward.errors import BadInput
 from selfreward.outlook import STAGE_ORDER, Outlook, Spent, duration, gates, outlook, progress, spent
 from selfreward.show.console import console, safe, table_of
+from selfreward.show.halt import halted
 from selfreward.store import is_held
 from selfreward.store.database import now
 from selfreward.wording import visible
@@ -115,7 +116,10 @@ def status(views: Any) -> None:
     """Where the run stands, policies and stages, measures with intervals, what the gates found."""
     whole = status_data(views)
     data = whole["policies"]
-    console.print(_headline(Outlook(**whole["outlook"])))
+    stands = Outlook(**whole["outlook"])
+    console.print(_headline(stands))
+    if stands.level == "halt":
+        halted(views, views.path.parent.name)
     console.print(Spent(**whole["spent"]).told, style="dim")
     table = table_of("policy", "status", "adapter", "stages", "its iteration")
     for p in data:

@@ -247,7 +247,7 @@ def _probed(work: Work, policy: Policy) -> Probed:
 
 
 def _rewards(work: Work, said: Sequence[Any]) -> dict[str, float]:
-    """What the length rule gives each finished answer, where it alone is the reward: others cost, or need more.
+    """What the length rule gives each finished answer, where it alone is the reward; others cost more.
 
     The probe may stop answers sooner than the candidates' own limit: those it cut say nothing of the reward.
     """
