@@ -55,13 +55,16 @@ def logprobs(model: Any, prompt: list[int], completion: list[int]) -> float:
     return sum(float(table[len(prompt) - 1 + i, t]) for i, t in enumerate(completion))
 
 
-def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("smoothing", [None, 0.3])
+def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(
+    tiny_policy: Path, tmp_path: Path, smoothing: float | None
+) -> None:
     """Before any step policy = reference, so each pair's loss is −log σ(0) = log 2 = 0.6931.
 
     After it the loss of the second batch is −log σ(β·((lw − lw_ref) − (ll − ll_ref))), computed here from
-    the two models' own log-probabilities.
+    the two models' own log-probabilities. A label with smoothing 0.3 counts 0.7 for and 0.3 against itself.
     """
-    rows = PAIRS[:1]
+    rows = [PAIRS[0] | ({"smoothing": smoothing} if smoothing else {})]
     spec = spec_for(tiny_policy, batch=1, epochs=2, save_steps=1)
     trainer = trainers.build_trainer(
         spec, rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path
@@ -80,7 +83,9 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(tiny_policy: P
     moved = (logprobs(after_one, p, w) - logprobs(base, p, w)) - (
         logprobs(after_one, p, r) - logprobs(base, p, r)
     )
-    assert losses[1] == pytest.approx(-math.log(1 / (1 + math.exp(-0.1 * moved))), abs=1e-4)
+    agree, against = (-math.log(1 / (1 + math.exp(x))) for x in (-0.1 * moved, 0.1 * moved))
+    other = smoothing or 0.0
+    assert losses[1] == pytest.approx((1 - other) * agree + other * against, abs=1e-4)
 
 
 def test_one_step_raises_the_chosen_against_the_rejected(tiny_policy: Path, tmp_path: Path) -> None:
