@@ -45,13 +45,23 @@ class Served(NamedTuple):
     server: subprocess.Popen[str]
 
 
+PATIENT = """
+from selfreward import cli
+from selfreward.store import finding
+from selfreward.ui import pages
+finding.WINDOW, pages.SEARCHING = 2, 0.0
+cli.main()
+"""
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """`selfreward ui`, as a user starts it."""
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """`selfreward ui`, as a user starts it; or one that reads two pairs of a search at a time."""
     (tmp_path / "iterations/gallery").mkdir(parents=True)
     (tmp_path / "iterations/gallery.yaml").write_text("model: base\n")
     store = build(tmp_path / "iterations/gallery/selfreward.db")
-    command = [sys.executable, "-m", "selfreward.cli", "ui"]
+    start = ["-c", request.param] if hasattr(request, "param") else ["-m", "selfreward.cli"]
+    command = [sys.executable, *start, "ui"]
     root = str(Path(__file__).resolve().parent.parent)
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root}
@@ -125,6 +135,20 @@ def test_a_pair_reviewed_by_keys_is_still_reviewed_after_a_reload(page: Any, ser
     page.wait_for_url(f"**/pairs/{PAIRS[HOSTILE]}?*")
     page.goto(f"{served.address}/pairs?review=drop")
     assert page.locator("a.row").all_text_contents() == [str(PAIRS[PLAIN]), str(PAIRS[DROPPED])]
+
+
+@pytest.mark.parametrize("served", [PATIENT], indirect=True)
+@pytest.mark.parametrize(("word", "rows"), [("unreadable", [PAIRS[FAULTY]]), ("nowhere", [])])
+def test_a_search_that_stopped_early_goes_on_by_itself(
+    page: Any, served: Served, word: str, rows: list[int]
+) -> None:
+    """The server reads two pairs at a time; what is looked for stands in the last of six, or in none."""
+    page.goto(f"{served.address}/pairs?search={word}")
+    page.locator("#found:not([data-on])").wait_for()
+    assert page.locator("a.row").all_text_contents() == [str(r) for r in rows]
+    assert page.locator("input[type=search]").input_value() == word
+    page.reload()  # the address is that of what is shown
+    assert page.locator("a.row").all_text_contents() == [str(r) for r in rows]
 
 
 def test_keys_with_a_modifier_are_the_browsers_own(page: Any, served: Served) -> None:

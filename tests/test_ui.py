@@ -194,15 +194,19 @@ def test_pages_by_key_show_each_pair_once_there_and_back(
 def test_a_search_that_stops_early_says_so_and_goes_on_from_there(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfreward.ui.pages.SEARCHED", 2)
+    monkeypatch.setattr("selfreward.ui.pages.SEARCHING", 0.0)
     monkeypatch.setattr("selfreward.store.finding.WINDOW", 2)
     page = client.get("/pairs?search=unreadable").text
     assert shown(client, "/pairs?search=unreadable") == [] and "2 pairs were searched" in page
+    assert 'data-on="/pairs?search=unreadable&amp;after=' in page
     found: list[int] = []
+    counts: list[int] = []
     while more := re.search(r'href="([^"]+)">Search on', page):
         page = client.get(html.unescape(more[1])).text
         found += [int(i) for i in re.findall(r'class="row" href="/pairs/(\d+)', page)]
-    assert found == [PAIRS[FAULTY]]
+        counts += [int(n) for n in re.findall(r"(\d+) pairs were searched", page)]
+        assert ("data-on" in page) is ("Search on" in page and 'class="row"' not in page)
+    assert found == [PAIRS[FAULTY]] and counts == sorted(counts)
     beyond = client.get(f"/pairs/{PAIRS[HOSTILE]}/next?search=unreadable").headers["location"]
     assert beyond == f"/pairs?search=unreadable&after=1.0%3A{PAIRS[WIDE]}"  # PLAIN and WIDE were searched
 

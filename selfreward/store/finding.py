@@ -1,12 +1,13 @@
 """Finding pairs among hundreds of thousands: page by key along an index, texts read for the rows shown alone.
 
-A search reads texts, so it goes in windows and may stop after `budget` pairs with the key to go on from.
+A search reads texts, so it goes in windows and may stop after `budget` seconds with the key to go on from.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -110,7 +111,7 @@ def find_pairs(
     limit: int,
     after: Key | None = None,
     backwards: bool = False,
-    budget: int | None = None,
+    budget: float | None = None,
     excerpts: bool = False,
     run_id: int = 1,
 ) -> Found:
@@ -125,7 +126,8 @@ def find_pairs(
         return Found(_rows(db, details, [k.id for k in keys], None), len(keys), None)
     hits: list[int] = []
     searched, size = 0, WINDOW
-    while budget is None or searched < budget:
+    end = None if budget is None else time.monotonic() + budget
+    while not searched or end is None or time.monotonic() < end:
         found, count, last = _window(db, wanted, after, backwards, run_id, size, limit)
         hits += found
         searched += count

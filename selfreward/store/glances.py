@@ -43,7 +43,7 @@ class Glances(Views):
         *,
         after: Key | None = None,
         backwards: bool = False,
-        budget: int | None = None,
+        budget: float | None = None,
     ) -> Found:
         """A page of pairs beyond a key, with excerpts of their texts."""
         return find_pairs(

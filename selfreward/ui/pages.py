@@ -20,7 +20,7 @@ from selfreward.ui.markup import LONGEST, environment
 from selfreward.wording import differences
 
 ROWS = 50  # a page of a list
-SEARCHED = 40_000  # pairs a search reads at once; the page offers to go on from there
+SEARCHING = 0.12  # seconds a search begins windows for; the page goes on, or offers to, from where it stopped
 
 
 class Missing(Exception):
@@ -105,7 +105,7 @@ class Site:
         after, before = asked.key_of(query.get("after")), asked.key_of(query.get("before"))
         found = self.views.page(
             wanted, ROWS + 1, after=before or after, backwards=before is not None,
-            budget=SEARCHED if wanted.search else None,
+            budget=SEARCHING if wanted.search else None,
         )  # fmt: skip
         more, rows = len(found.rows) > ROWS, found.rows[:ROWS]
         if before is not None:
@@ -113,6 +113,8 @@ class Site:
         ends = (_key(rows[0]), _key(rows[-1])) if rows else (None, None)
         earlier = ends[0] if (more if before else after) else None
         later = ends[1] if (before or more) else None
+        searched = found.searched + _count(query.get("searched"))
+        more_of = {"searched": str(searched)} if found.stopped is not None else {}
         if found.stopped is not None:
             earlier, later = (found.stopped, later) if before else (earlier, found.stopped)
         return self.render(
@@ -120,9 +122,9 @@ class Site:
             wanted=wanted,
             rows=rows,
             query=asked.query_of(wanted),
-            earlier=asked.query_of(wanted, before=asked.place(earlier)) if earlier else None,
-            later=asked.query_of(wanted, after=asked.place(later)) if later else None,
-            searched=found.searched if found.stopped else None,
+            earlier=asked.query_of(wanted, before=asked.place(earlier), **more_of) if earlier else None,
+            later=asked.query_of(wanted, after=asked.place(later), **more_of) if later else None,
+            searched=searched if found.stopped else None,
             at_end=query.get("end"),
             begun=bool(after or before),
             **self._choices(),
@@ -181,7 +183,7 @@ class Site:
         here = self.views.place_of(pair_id) if 0 < pair_id < 2**53 else None
         if here is None:
             raise Missing(f"There is no pair {pair_id}.")
-        found = self.views.page(wanted, 1, after=here, backwards=backwards, budget=SEARCHED)
+        found = self.views.page(wanted, 1, after=here, backwards=backwards, budget=SEARCHING)
         more = {"go": query.get("go"), "done": query.get("done")}
         if found.rows:
             return f"/pairs/{found.rows[0].id}{asked.query_of(wanted, **more)}"
@@ -219,6 +221,11 @@ class Site:
         if found is None:
             raise Missing(f"There is no prompt {prompt_id}.")
         return self.render("prompt.html", **found, chat=json.loads(found["prompt"].messages))
+
+
+def _count(text: str | None) -> int:
+    """How many pairs earlier pages of a search have read, as their link says; it is only shown."""
+    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
 
 
 def _key(row: Any) -> Key:

@@ -54,5 +54,23 @@ async function refresh() {
   setTimeout(refresh, 1000 * live.dataset.live);
 }
 
+// A search that has found nothing yet goes on by itself, a moment's worth of pairs at a time.
+async function searchOn() {
+  const on = document.getElementById("found")?.dataset.on;
+  if (!on) return;
+  try {
+    const answer = await fetch(on, { cache: "no-store" });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.getElementById("found");
+    if (!answer.ok || !fresh) return;
+    document.getElementById("found").replaceWith(fresh);
+    history.replaceState(null, "", on);
+  } catch {
+    return; // the link is still there
+  }
+  setTimeout(searchOn, 0);
+}
+searchOn();
+
 const begin = document.getElementById("live")?.dataset.live;
 if (begin) setTimeout(refresh, 1000 * begin);
