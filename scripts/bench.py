@@ -233,9 +233,43 @@ def vllm() -> None:
     subprocess.run([sys.executable, str(Path(__file__).parent / "bench_vllm.py")], check=True)
 
 
+def seeing() -> None:
+    """The report of a run of 20,000 made-up pairs; then the pages over 250,000 beside a writer.
+
+    BENCH_FOLDER keeps the stores (1.3 GB) for another time. The CPU seconds of the processes stand
+    beside wall time, which on a busy machine is somebody else's.
+    """
+    import resource
+    import tempfile
+
+    import measure_pages
+
+    folder = Path(os.environ.get("BENCH_FOLDER", Path(tempfile.gettempdir()) / "selfreward-bench"))
+    store = folder / "iterations" / "some" / "selfreward.db"
+    if not store.exists():
+        store.parent.mkdir(parents=True)
+        store.parent.with_suffix(".yaml").write_text("model: made-up\n")
+        measure_pages._make(store, 20_000)
+    to = folder / "report.html"
+    command = [sys.executable, "-m", "selfreward.cli", "report", "--run", "some", "--html", str(to)]
+    walls, cpus = [], []
+    for _ in range(REPEATS):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took, _ = seconds(lambda: subprocess.run(command, check=True, cwd=folder, capture_output=True))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        walls.append(took)
+        cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    told(
+        "report of 20,000 pairs, seconds", wall=statistics.median(walls), cpu=statistics.median(cpus),
+        kilobytes=to.stat().st_size / 1000, wanted={"wall": 10, "kilobytes": 1000},
+    )  # fmt: skip
+    script = Path(__file__).parent / "measure_pages.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True)
+
+
 PARTS = {
     "engine": engine, "judge": judge, "training": training, "vllm": vllm, "doors": doors,
-    "overhead": overhead,
+    "overhead": overhead, "seeing": seeing,
 }  # fmt: skip
 
 if __name__ == "__main__":
