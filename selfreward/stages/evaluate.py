@@ -189,7 +189,8 @@ def _question_metrics(work: Work, policy: Policy) -> list[Metric]:
             by_item.setdefault(g.item, []).append(g.score)
     found = {"two_turn/faults": stats.share(sum(g.score is None for g in grades), len(grades))}
     if by_item:
-        found["two_turn/score"] = stats.ratio(
+        own = work.recipe.evaluate is not None and work.recipe.evaluate.grader == "self"
+        found["two_turn/score" + (" (self-graded)" if own else "")] = stats.ratio(
             [sum(v) for v in by_item.values()], [float(len(v)) for v in by_item.values()]
         )
     return [probe.metric(work, policy, "evaluate", n, v) for n, v in found.items()]
