@@ -67,6 +67,7 @@ class Sizes:
     probes: int
     questions: int
     problems: int
+    suites: Amount = NONE  # new tokens of `evaluate.suites` a policy, each answer at its longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _probe(policy: str, sizes: Sizes, texts: Texts, scorings: int) -> Load:
 def _evaluate(policy: str, sizes: Sizes, texts: Texts) -> Load:
     """Two turns a question, the second after the first and its answer; one grade a turn."""
     turns, q = 2 * sizes.questions, texts.question_text
-    generated = texts.answered * turns + texts.solved * sizes.problems
+    generated = texts.answered * turns + texts.solved * sizes.problems + sizes.suites
     fed = (texts.question * 2 + texts.answered + q) * sizes.questions + texts.problem * sizes.problems
     chats = (texts.grade * 2 + q * 3 + texts.answered * 3) * sizes.questions
     if sizes.grading == "expected":

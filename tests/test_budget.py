@@ -58,6 +58,7 @@ def test_every_stage_of_the_loop_has_its_tokens() -> None:
     assert load("M0", "probe") == [440, 360, 0, 0]
     assert load("M1", "probe") == [440, 360, 1600, 0] and load("M2", "probe") == [440, 360, 2400, 0]
     assert load("M3", "evaluate") == [910, 1226, 3290, 0]
+    assert load("M3", "evaluate", replace(SIZES, suites=Amount(640))) == [1550, 1226, 3290, 0]
     assert load("M1", "sft") == [0, 0, 0, 4800]
 
 

@@ -1,4 +1,4 @@
-"""A suite of role tax: a drop against M1 beyond two standard errors is an alarm, anything less is none."""
+"""Suites of the recipe: a tax beyond two standard errors is an alarm, what they cost is known before."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from selfreward import records as r
 from selfreward.collapse import Finding
+from selfreward.plan.gather import _suites
 from selfreward.recipe_file import parse
 from selfreward.stages import recipe_suites
 from selfreward.stages.prompts import asked_in
@@ -73,3 +74,26 @@ def test_every_form_of_a_question_is_kept_out_of_training() -> None:
     rows = [{"prompt": "a"}, {"problem": "b"}, {"question": "c"}, {"messages": chat}, {"turns": ["e", "f"]}]
     assert [text for row in rows for text in asked_in(row)] == ["a", "b", "c", "d", "e", "f"]
     assert asked_in({"answer": "not a question"}) == []
+
+
+@pytest.mark.parametrize(
+    ("suites", "budget", "tokens"),
+    [
+        ([{"suite": "aime24", "first": 15, "samples": 8}], None, 15 * 8 * 4096),
+        ([{"suite": "mt-bench", "max_new_tokens": 100}], None, 80 * 2 * 100),
+        (
+            [{"suite": "gsm8k", "data": "mine.jsonl", "max_new_tokens": 10}, {"suite": "mine.jsonl"}],
+            None,
+            30 + 1536,
+        ),
+        ([{"suite": "gsm8k"}], 5000, 5000),
+        (None, 5000, 0),
+    ],
+)
+def test_what_suites_cost_at_most_is_known_before(
+    suites: list[dict[str, Any]] | None, budget: int | None, tokens: int, tmp_path: Path
+) -> None:
+    """Questions x samples x turns x new tokens; three lines of an own file at 512 are 1,536."""
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a"}\n' * 3)
+    recipe = parse({"model": "base", "evaluate": {"suites": suites, "budget": budget}}, "mine.yaml")
+    assert _suites(recipe, tmp_path / "mine.yaml").n == tokens

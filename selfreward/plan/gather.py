@@ -11,6 +11,8 @@ from typing import Any
 from selfreward import invent
 from selfreward import rubric as rubrics
 from selfreward.budget import NONE, Amount, How, Sizes, Texts
+from selfreward.evaluation.suites import KNOWN, Suite
+from selfreward.evaluation.tasks import protocol
 from selfreward.files import packaged
 from selfreward.plan.count import Counter
 from selfreward.recipe import Recipe
@@ -70,7 +72,7 @@ def gather(recipe: Recipe, file: Path, counter: Counter, goal: int) -> Gathered:
     )
     sizes = _sizes(recipe, goal, len(chats), len(probes), judged, own)
     questions, problems = _suite(recipe, file)
-    sizes = replace(sizes, questions=questions, problems=problems)
+    sizes = replace(sizes, questions=questions, problems=problems, suites=_suites(recipe, file))
     return Gathered(
         sizes=sizes,
         texts=found,
@@ -184,6 +186,22 @@ def _suite(recipe: Recipe, file: Path) -> tuple[int, int]:
     named = (options.questions, options.problems) if options else (None, None)
     questions, problems = (len(read_lines(locate(file, n), ())) if n else 0 for n in named)
     return questions, problems
+
+
+def _suites(recipe: Recipe, file: Path) -> Amount:
+    """New tokens of the suites, each answer at its longest; of a known set the published count counts."""
+    options = recipe.evaluate
+    most = 0
+    for one in (options and options.suites) or []:
+        suite = KNOWN.get(one.suite) or Suite(one.suite, "own")
+        given = one.data or (one.suite if suite.rule == "own" else None)
+        rows = read_lines(locate(file, given), ()) if given else []
+        count = len(rows) if given else suite.count or 0
+        turns = 2 if suite.rule == "graded" or (rows and "turns" in rows[0]) else 1
+        asked = protocol(suite, one.samples, one.temperature, one.max_new_tokens)
+        most += min(count, one.first or count) * one.samples * turns * asked.max_new_tokens
+    budget = options.budget if options else None
+    return Amount(most if budget is None else min(most, budget), "bound") if most else NONE
 
 
 def _judge_chat(name: str, file: Path, counter: Counter) -> Amount:
