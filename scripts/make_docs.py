@@ -139,7 +139,7 @@ def sections(section: type[BaseModel], values: Any, path: str) -> Iterator[tuple
                 get_args(kind.model_fields["type"].annotation) if many and "type" in kind.model_fields else ()
             )
             below = None if many else getattr(values, name, None)
-            yield from sections(kind, below, f"{key} (type: {own[0]})" if own else key)
+            yield from sections(kind, below, f"{key} (type: {', '.join(map(str, own))})" if own else key)
 
 
 def models_of(annotation: Any, many: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:

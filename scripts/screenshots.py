@@ -45,6 +45,7 @@ def main() -> None:
         with _served(home) as address:
             _pages(wanted.chromium, address, wanted.out)
         _terminal(home, wanted.chromium, wanted.out)
+        _report(home, wanted.chromium, wanted.out)
 
 
 def _copy(store: Path, home: Path) -> None:
@@ -114,6 +115,21 @@ def _top(page: Any, height: int = 1300) -> Any:
     page.set_viewport_size({"width": width, "height": 1500})
     whole = page.evaluate("document.body.scrollHeight")
     return {"x": 0, "y": 0, "width": width, "height": min(whole, height if width > 500 else 1500)}
+
+
+def _report(home: Path, chromium: str, out: Path) -> None:
+    """The report as a file that somebody was sent."""
+    from playwright.sync_api import sync_playwright
+
+    _said(home, "report", "--html", "report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport=WIDE, color_scheme=scheme)  # type: ignore[arg-type]
+            page.goto((home / "report.html").as_uri())
+            page.screenshot(path=out / f"report-{scheme}.png", clip=_top(page, 1500))
+            page.close()
+        browser.close()
 
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>
