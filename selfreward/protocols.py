@@ -89,16 +89,31 @@ class Scored:
     adapter: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why there is no row for what was asked, by the name a store keeps."""
+
+    kind: str
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Turns blocks of chats into completions and log-probabilities, in the order of the requests."""
+
+    @property
+    def invariant(self) -> bool:
+        """Whether a block's requests alone decide its rows: the same block gives the same tokens again."""
+        ...
 
     def generate(self, block: Sequence[Request]) -> list[Completion]:
         """One completion or fault per request."""
         ...
 
-    def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
-        """Log-probability in nats of each choice as the next text; None where a chat exceeds the context."""
+    def choice_logprobs(self, block: Sequence[Choice]) -> Sequence[list[float] | Fault | None]:
+        """Log-probability in nats of each choice as the next text; None where a chat exceeds the context.
+
+        A `Fault` where no engine lives to answer.
+        """
         ...
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:

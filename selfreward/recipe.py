@@ -57,6 +57,27 @@ class EngineOptions(Section):
         return self
 
 
+class Compute(Section):
+    """Where an engine runs: in one process, or as Ray workers that share a run's blocks.
+
+    Each worker holds a whole engine (`engine.tensor_parallel` GPUs). A worker that finishes no row for
+    `timeout` seconds while it has some to make hangs: it is ended and its rows are made by another.
+    """
+
+    workers: Count = 1
+    ray_address: str | None = None  # host:port of a cluster that is up; None: a Ray of our own, here
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+
+    @model_validator(mode="after")
+    def _plain_address(self) -> Compute:
+        given = self.ray_address
+        if given is not None and not re.fullmatch(r"[\w.-]+:\d{1,5}", given):
+            raise ValueError(
+                f"compute.ray_address is {given!r}: write host:port, as `ray start --head` prints it"
+            )
+        return self
+
+
 class Lora(Section):
     """The adapter's shape; `targets` is `auto` (every linear layer but the head) or module names."""
 
@@ -325,6 +346,7 @@ class Recipe(Section):
     model: Annotated[Model, BeforeValidator(_as_model)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     engine: EngineOptions = EngineOptions()
+    compute: Compute = Compute()
     start: Start = Start()
     prompts: Prompts = Prompts()
     candidates: Candidates = Candidates()
@@ -351,6 +373,12 @@ class Recipe(Section):
             raise ValueError(
                 "pairs.rule anchored rejects answers of an earlier policy: set candidates.anchor"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_or_server(self) -> Recipe:
+        if self.engine.type == "openai" and self.compute != Compute():
+            raise ValueError("compute is for engines of our own: a server takes engine.concurrency requests")
         return self
 
     @property

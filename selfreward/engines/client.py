@@ -1,19 +1,22 @@
 """The driver's side of an engine: starts the child, sends it blocks, and awaits its exit code.
 
-It implements the `Engine` protocol by sending each call through the pipe. It imports nothing heavy.
+It implements the `Engine` protocol by sending each call through the pipe. It imports nothing heavy. Threads
+may call it at once: a pool of workers answers whichever block is done, one engine in the order of the calls.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from selfreward.engines import process
 from selfreward.engines.meter import Meter
+from selfreward.engines.post import Post
 from selfreward.errors import BadInput, WorkFailed
-from selfreward.protocols import Choice, Completion, Message, Request, Scored, TokenStat
+from selfreward.protocols import Choice, Completion, Fault, Message, Request, Scored, TokenStat
 
 
 class EngineClient:
@@ -31,6 +34,18 @@ class EngineClient:
         self._timed = timed or (lambda _, call: call())
         self._meter = meter or Meter()
         self._child: process.Child | None = None
+        self._post: Post | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Calls that keep the engine busy: one, and of a pool one for each worker and one that waits."""
+        workers = int((self._settings.get("pool") or {}).get("workers", 0))
+        return workers + 1 if workers else 1
+
+    @cached_property
+    def invariant(self) -> bool:
+        """See `Engine.invariant`; the child says it."""
+        return bool(self._ask("invariant", []))
 
     def generate(self, block: Sequence[Request]) -> list[Completion]:
         """See `Engine.generate`."""
@@ -42,16 +57,16 @@ class EngineClient:
         if not block:
             return
         self._meter.check()
-        self._send("stream", block)
+        number = self._send("stream", block)
         while True:
-            kind, part = self._timed("generate", lambda: self._reply("stream"))
+            kind, part = self._timed("generate", lambda: self._reply("stream", number))
             if kind == "ok":
                 return
             yield part
 
-    def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | None]:
+    def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | Fault | None]:
         """See `Engine.choice_logprobs`."""
-        found: list[list[float] | None] = self._call("choice_logprobs", block)
+        found: list[list[float] | Fault | None] = self._call("choice_logprobs", block)
         return found
 
     def token_logprobs(self, block: Sequence[Scored]) -> list[list[float]]:
@@ -106,25 +121,30 @@ class EngineClient:
     def _ask(self, name: str, block: Sequence[Any]) -> Any:
         if name in ("generate", "choice_logprobs"):  # what is stored block by block: a limit never loses work
             self._meter.check()
-        self._send(name, block)
-        return self._reply(name)[1]
+        return self._reply(name, self._send(name, block))[1]
 
-    def _send(self, name: str, block: Sequence[Any]) -> None:
+    def start(self) -> None:
+        """Starts the child where there is none, from the main thread: it dies with the thread it is of."""
         if self._child is None:
-            threads = self._settings.get("threads")
             arguments = [self._kind, json.dumps(self._settings)]
+            threads = self._settings.get("threads")
             self._child = process.start("selfreward.engines.child", arguments, self._log, threads)
+            self._post = Post(self._child.pipe)
+
+    def _send(self, name: str, block: Sequence[Any]) -> int:
+        self.start()
+        assert self._post is not None
         try:
-            self._child.pipe.send((name, list(block)))
-        except (BrokenPipeError, ConnectionResetError):
+            return self._post.send(name, list(block))
+        except OSError:
             raise self._died(name) from None
 
-    def _reply(self, name: str) -> tuple[str, Any]:
+    def _reply(self, name: str, number: int) -> tuple[str, Any]:
         """("ok", rows), or ("part", row) of a stream that goes on."""
-        assert self._child is not None
+        assert self._post is not None
         try:
-            reply = self._child.pipe.recv()
-        except (EOFError, ConnectionResetError):
+            reply = self._post.reply(number)
+        except EOFError:
             raise self._died(name) from None
         if reply[0] == "error":
             raise (BadInput if reply[2] == 3 else WorkFailed)(f"{self._kind} engine, {name}: {reply[1]}")
@@ -133,8 +153,9 @@ class EngineClient:
         return reply[0], reply[1]
 
     def _died(self, name: str) -> WorkFailed:
-        assert self._child is not None
         child, self._child = self._child, None
+        if child is None:  # another thread's call told it already
+            return WorkFailed(f"the {self._kind} engine is gone: run the same command again to go on")
         return WorkFailed(
             f"the {self._kind} engine died with code {child.process.wait()} in {name}: {child.log_tail()} "
             f"(log: {child.log}); run the same command again to go on"

@@ -53,6 +53,8 @@ class OpenaiEngine:
     for a whole reply, `context` a bound below the server's own.
     """
 
+    invariant = False
+
     def __init__(
         self,
         model: str,

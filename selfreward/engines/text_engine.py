@@ -25,6 +25,8 @@ class TextEngine:
     `max_new_tokens` is sent as `max_tokens`, `top_k` only where it is not off: hosts refuse unknown fields.
     """
 
+    invariant = False
+
     def __init__(
         self,
         *,

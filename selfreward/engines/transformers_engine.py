@@ -29,6 +29,8 @@ class TransformersEngine:
     `batch` is the largest number of rows decoded at once.
     """
 
+    invariant = True
+
     def __init__(
         self,
         model: str,

@@ -29,6 +29,8 @@ class VllmEngine:
     GPU what `gpu_memory` (a share of it) leaves.
     """
 
+    invariant = False
+
     def __init__(
         self,
         model: str,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from selfreward import rubric as rubrics
 from selfreward.ids import derive_seed
-from selfreward.protocols import Answer, Choice, Engine, Question, Request, Sampling, Verdict
+from selfreward.protocols import Answer, Choice, Engine, Fault, Question, Request, Sampling, Verdict
 from selfreward.rubric import Rubric
 
 
@@ -63,8 +63,8 @@ class JudgeScorer:
         )
         verdicts = []
         for row in found:
-            if row is None:
-                verdicts.append([Verdict(None, "too_long")])
+            if row is None or isinstance(row, Fault):
+                verdicts.append([Verdict(None, "too_long" if row is None else row.kind)])
                 continue
             probabilities = [math.exp(x) for x in row]
             score, fault = rubrics.expectation(self.rubric, probabilities)

@@ -20,6 +20,7 @@ from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer
 from selfreward.stages import accepted, scoring
+from selfreward.stages.asking import side_by_side
 from selfreward.stages.work import Work, blocks, flat, sampling
 
 
@@ -54,12 +55,17 @@ def run(work: Work, stage: Stage) -> str:
     stage.n_total = stage.n_total or asked_for(work) * len(work.store.prompts(work.run.id, policy.name))
     judge = next((s for s in scorers if isinstance(s, JudgeScorer)), None)
     watch = _watch(work, stage, judge)
-    for block in blocks(todo, work.recipe.engine.block):
-        start = time.monotonic()
-        candidates = work.store.candidates_of(work.run.id, block)
-        said = [_judge(work, scorer, candidates) for scorer in scorers]
-        rows = [row for told in said for row in told]
+    groups = (work.store.candidates_of(work.run.id, b) for b in blocks(todo, work.recipe.engine.block))
+    own = all(isinstance(s, JudgeScorer) and s.engine is work.engine for s in scorers)
+    start = time.monotonic()
+    for candidates, rows in side_by_side(
+        work,
+        groups,
+        lambda group: [row for scorer in scorers for row in _judge(work, scorer, group)],
+        work.engine.at_once if own else 1,  # others' models and scripts belong to this thread
+    ):
         work.store.commit_block(stage, rows, len(candidates), 0, time.monotonic() - start)
+        start = time.monotonic()
         work.advance(stage)
         if watch is not None:
             prompts = {c.id: (c.prompt_id, c.n_tokens) for c in candidates}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,12 +54,17 @@ class Progress(Protocol):
 
 @dataclass
 class Clock:
-    """Seconds spent waiting for models, by what they did; the rest of a run is the driver's own."""
+    """Seconds spent waiting for models, by what they did; the rest of a run is the driver's own.
+
+    Of the main thread alone: what others wait for at the same time is not added twice.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     def timed(self, what: str, call: Callable[[], Any]) -> Any:
         """Runs `call` and adds its time to `what`."""
+        if threading.current_thread() is not threading.main_thread():
+            return call()
         start = time.monotonic()
         try:
             return call()
@@ -136,6 +142,14 @@ class Work:
         return self.recipe.engine.threads or allowed
 
     @property
+    def engine_threads(self) -> int:
+        """CPU threads of an engine; workers on this machine's CPUs share them unless the recipe says."""
+        options, compute = self.recipe.engine, self.recipe.compute
+        if options.threads or compute.ray_address or gpus_in_use():
+            return self.threads
+        return max(1, self.threads // compute.workers)
+
+    @property
     def processes(self) -> int:
         """Trainer processes: as the recipe says, else one for each GPU and one on a CPU.
 
@@ -188,7 +202,8 @@ class Work:
             told = options.model_dump(include=set(keys))
             name = self.recipe.model.id
             return settings | told | {"known_as": [name, name.rpartition("/")[2]]}
-        settings |= {"dtype": self.dtype, "batch": options.batch, "threads": self.threads}
+        settings |= {"dtype": self.dtype, "batch": options.batch, "threads": self.engine_threads}
+        settings |= self._pool_settings()
         if options.type == "transformers":
             return settings
         worn = [Path(a) for p in self.store.policies(self.run.id).values() if (a := self.adapter(p))]
@@ -208,6 +223,24 @@ class Work:
             log = self.folder / "logs" / f"{name}.log"
             self._others[name] = EngineClient(kind, settings, log, self.clock.timed, meter)
         return self._others[name]
+
+    def _pool_settings(self) -> dict[str, Any]:
+        """What spreads an engine over workers; nothing where one is enough.
+
+        Raises `BadInput` where this machine has fewer GPUs than they take.
+        """
+        options, compute = self.recipe.engine, self.recipe.compute
+        each = options.tensor_parallel if options.type == "vllm" else 1
+        there, needed = gpus_in_use(), each * compute.workers
+        if compute.ray_address is None and 0 < there < needed:
+            raise BadInput(
+                f"compute.workers {compute.workers} of engine.tensor_parallel {each} take {needed} GPUs, "
+                f"this machine has {there}: ask for fewer"
+            )
+        if compute.workers == 1 and compute.ray_address is None:
+            return {}
+        told = {"workers": compute.workers, "address": compute.ray_address, "timeout": compute.timeout}
+        return {"pool": told | {"gpus": each, "rows": options.batch}}
 
     def close_engine(self) -> None:
         """Ends the children and gives their memory back; the next use starts others."""
@@ -247,9 +280,9 @@ class Work:
         match options.type:
             case "transformers":
                 keys = {"engine.batch": options.batch, "engine.block": options.block}
-                return keys | {"engine.threads": self.threads} | versions()
+                return keys | {"engine.threads": self.engine_threads} | versions()
             case "vllm":
-                keys = {"engine.context": options.context, "engine.threads": self.threads}
+                keys = {"engine.context": options.context, "engine.threads": self.engine_threads}
                 return keys | versions(_vllm_package())
             case "openai":
                 keys = {"engine.context": options.context, "engine.served_model": options.served_model}
