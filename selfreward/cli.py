@@ -130,6 +130,9 @@ def iterate(
     reason: Annotated[
         str | None, typer.Option("--reason", help="With --accept: why; it is kept for ever.")
     ] = None,
+    print_launch: Annotated[
+        bool, typer.Option("--print-launch", help="Only print what starts a training's processes.")
+    ] = False,
 ) -> None:
     """Run the loop, or go on with it: whatever is done already is not done again."""
     from selfreward import loop
@@ -148,6 +151,11 @@ def iterate(
         _told(file), terminal_progress() as progress, _signals(),
         open_work(file, changes, progress) as work,
     ):  # fmt: skip
+        if print_launch:
+            from selfreward.stages.train import print_launch as launch_lines
+
+            typer.echo(launch_lines(work))
+            return
         progress.say(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
             f"{work.threads} threads; {work.destination}"

@@ -5,6 +5,7 @@ Defaults cite their source. Nothing below the loop ever sees a Recipe: workers t
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -232,11 +233,26 @@ class Training(Section):
     max_length: Count = 2048  # tokens of prompt and answer; longer pairs are not mined, never cut
     save_steps: Count = 50
     processes: Count | None = None  # None: one for each GPU, one on a CPU; `batch` is of all together
+    nodes: Count = 1  # machines that train together, each with `processes`
+    launch: list[str] | None = None  # what starts a command on each of them, such as srun
     reference: Literal["previous", "base"] = "previous"
     gradient_checkpointing: bool = False
     lora: Lora = Lora()
 
     _whole = model_validator(mode="after")(lambda self: _whole_batches(self))
+
+    @model_validator(mode="after")
+    def _machines(self) -> Training:
+        if (self.nodes > 1) != bool(self.launch):
+            raise ValueError(
+                "training.nodes and training.launch come together: launch is the command that starts one "
+                "process on each machine, such as [srun, --nodes, '{nodes}', --ntasks-per-node, '1']"
+            )
+        known = ("{nodes}", "{rank}", "{master}")
+        for word in self.launch or []:
+            if unknown := [w for w in re.findall(r"\{\w*\}", word) if w not in known]:
+                raise ValueError(f"training.launch has {unknown[0]}: it may have {', '.join(known)}")
+        return self
 
 
 class Probe(Section):

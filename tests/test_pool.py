@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,18 +28,28 @@ from tests.test_engine import _adapter
 
 pytest.importorskip("ray", reason="ray is not installed: `make install` brings it")
 SCORES = (" 1", " 2", " 3")
-LONG = 1500  # tokens: seconds of work for a worker, even of two layers
+LONG = {"tokens": 1500, "n": 32}  # seconds of work for a worker, even of two layers
 
 
 def block_of(k: int, tokens: int = 12, adapter: str | None = None, n: int = 6) -> list[Request]:
-    options = Sampling(max_new_tokens=tokens, temperature=1.0 if tokens < LONG else 0.01)
+    options = Sampling(max_new_tokens=tokens)
     chat = [{"role": "user", "content": f"Name thing {k}."}]
     return [Request(chat, 100 * k + i, options, adapter) for i in range(n)]
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_policy: Path) -> TransformersEngine:
-    return TransformersEngine(str(tiny_policy), dtype="float32", batch=16, threads=1)
+def policy(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny policy with one stop token instead of 27: an answer takes some 260 tokens."""
+    folder = tmp_path_factory.mktemp("talks") / "policy"
+    shutil.copytree(tiny_policy, folder)
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 2}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(policy: Path) -> TransformersEngine:
+    return TransformersEngine(str(policy), dtype="float32", batch=16, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +65,16 @@ def pooled(policy: Path, log: Path, **pool: Any) -> EngineClient:
 
 
 @pytest.fixture
-def pool(tiny_policy: Path, cluster: Nodes, tmp_path: Path) -> Iterator[EngineClient]:
+def pool(policy: Path, cluster: Nodes, tmp_path: Path) -> Iterator[EngineClient]:
     """Two workers on a cluster with one node of two CPUs."""
     cluster.tell("add 2")
-    found = pooled(tiny_policy, tmp_path / "log", address=cluster.address)
+    found = pooled(policy, tmp_path / "log", address=cluster.address)
     yield found
     found.close()
     cluster.tell("remove -1")
 
 
-def until(true: Callable[[], Any], seconds: float = 90) -> Any:
+def until(true: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, "it did not come true"
@@ -82,10 +94,10 @@ def begun(threads: ThreadPoolExecutor, engine: EngineClient, blocks: list[Any]) 
 
 
 def test_the_rows_of_a_pool_are_those_of_one_engine(
-    pool: EngineClient, alone: TransformersEngine, tiny_policy: Path, tmp_path: Path
+    pool: EngineClient, alone: TransformersEngine, policy: Path, tmp_path: Path
 ) -> None:
     """Six blocks on two workers at once, half of them with an adapter that each worker must be sent first."""
-    worn = _adapter(tmp_path / "adapter", tiny_policy, 1)
+    worn = _adapter(tmp_path / "adapter", policy, 1)
     assert pool.invariant and pool.at_once == 3
     chat = [[{"role": "user", "content": "Name it."}]]
     assert pool.chat_ids(chat) == alone.chat_ids(chat)
@@ -104,7 +116,7 @@ def test_the_rows_of_a_pool_are_those_of_one_engine(
 def test_a_killed_worker_loses_its_block_in_flight_and_that_is_made_again(
     pool: EngineClient, alone: TransformersEngine, tmp_path: Path
 ) -> None:
-    blocks = [block_of(k, LONG) for k in range(2)]
+    blocks = [block_of(k, **LONG) for k in range(2)]
     with ThreadPoolExecutor(2) as threads:
         found = begun(threads, pool, blocks)
         first = until(lambda: len(ready(tmp_path / "log")) == 2 and ready(tmp_path / "log"))[0]
@@ -116,10 +128,10 @@ def test_a_killed_worker_loses_its_block_in_flight_and_that_is_made_again(
 
 
 def test_a_worker_that_hangs_is_noticed_and_its_block_made_by_another(
-    tiny_policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
+    policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
 ) -> None:
     cluster.tell("add 2")
-    engine = pooled(tiny_policy, tmp_path / "log", address=cluster.address, timeout=8.0)
+    engine = pooled(policy, tmp_path / "log", address=cluster.address, timeout=8.0)
     blocks = [block_of(k) for k in range(2)]
     with ThreadPoolExecutor(4) as threads:
         [f.result(timeout=120) for f in begun(threads, engine, blocks)]
@@ -133,17 +145,17 @@ def test_a_worker_that_hangs_is_noticed_and_its_block_made_by_another(
 
 
 def test_a_node_that_joins_is_used_and_one_that_leaves_loses_only_its_blocks(
-    tiny_policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
+    policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
 ) -> None:
     """Room for one worker of two; the second starts with the second node, and then the first node goes."""
     cluster.tell("add 1")
-    engine = pooled(tiny_policy, tmp_path / "log", address=cluster.address)
+    engine = pooled(policy, tmp_path / "log", address=cluster.address)
     with ThreadPoolExecutor(4) as threads:
         begun(threads, engine, [block_of(9)])[0].result(timeout=120)
         assert len(ready(tmp_path / "log")) == 1
         cluster.tell("add 1")
         begun(threads, engine, [block_of(9)])[0].result(timeout=120)
-        blocks = [block_of(k, LONG) for k in range(3)]
+        blocks = [block_of(k, **LONG) for k in range(3)]
         found = begun(threads, engine, blocks)
         until(lambda: len(ready(tmp_path / "log")) == 2)
         time.sleep(0.5)
@@ -155,17 +167,17 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_loses_only_its_blocks(
 
 
 def test_a_block_that_ends_three_workers_becomes_faults_and_the_next_is_made(
-    tiny_policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
+    policy: Path, cluster: Nodes, alone: TransformersEngine, tmp_path: Path
 ) -> None:
     cluster.tell("add 1")
-    engine = pooled(tiny_policy, tmp_path / "log", address=cluster.address, workers=1)
+    engine = pooled(policy, tmp_path / "log", address=cluster.address, workers=1)
     with ThreadPoolExecutor(2) as threads:
-        bad, good = begun(threads, engine, [block_of(0, 3 * LONG), block_of(1)])
+        bad, good = begun(threads, engine, [block_of(0, **LONG), block_of(1)])
         for n in range(3):
             worker = until(lambda n=n: len(ready(tmp_path / "log")) > n and ready(tmp_path / "log")[n])
             time.sleep(0.3)
             os.kill(worker, signal.SIGKILL)
-        assert bad.result(timeout=120) == [Completion(None, fault="worker_died")] * 6
+        assert bad.result(timeout=120) == [Completion(None, fault="worker_died")] * 32
         assert good.result(timeout=120) == alone.generate(block_of(1))
     engine.close()
     cluster.tell("remove -1")
@@ -183,9 +195,9 @@ time.sleep(600)
 """
 
 
-def test_nothing_of_ray_outlives_a_killed_driver(tiny_policy: Path, tmp_path: Path) -> None:
+def test_nothing_of_ray_outlives_a_killed_driver(policy: Path, tmp_path: Path) -> None:
     """A Ray of our own: its folder is named in the command lines of its processes."""
-    arguments = [sys.executable, "-c", DRIVER, str(tiny_policy), str(tmp_path / "log")]
+    arguments = [sys.executable, "-c", DRIVER, str(policy), str(tmp_path / "log")]
     driver = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None and driver.stdout.readline() == "up\n"
     (worker,) = ready(tmp_path / "log")
@@ -237,18 +249,18 @@ def addresses_of(process: int) -> list[str]:
     return found
 
 
-def test_an_address_nobody_answers_is_one_line(tiny_policy: Path, tmp_path: Path) -> None:
+def test_an_address_nobody_answers_is_one_line(policy: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening: nobody else can be there either
-        engine = pooled(tiny_policy, tmp_path / "log", address=f"127.0.0.1:{taken.getsockname()[1]}")
+        engine = pooled(policy, tmp_path / "log", address=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(BadInput, match=r"ray_address 127\.0\.0\.1:\d+: nobody answers there") as told:
             engine.generate(block_of(0))
     assert "\n" not in str(told.value)
     engine.close()
 
 
-def test_a_worker_larger_than_any_node_is_one_line(tiny_policy: Path, cluster: Nodes, tmp_path: Path) -> None:
-    engine = pooled(tiny_policy, tmp_path / "log", address=cluster.address)
+def test_a_worker_larger_than_any_node_is_one_line(policy: Path, cluster: Nodes, tmp_path: Path) -> None:
+    engine = pooled(policy, tmp_path / "log", address=cluster.address)
     with pytest.raises(BadInput, match="a worker takes 1 CPUs and no node of the cluster has more than 0"):
         engine.generate(block_of(0))
     engine.close()

@@ -10,7 +10,7 @@ from typing import Any
 from selfreward import rubric as rubrics
 from selfreward.evaluation.head_to_head import Bout
 from selfreward.files import packaged
-from selfreward.protocols import Choice, Request
+from selfreward.protocols import Choice, Fault, Request
 from selfreward.records import Evaluation, Policy, RubricRow
 from selfreward.rubric import LOW_MASS, Rubric
 from selfreward.stages.graders import Grader
@@ -98,10 +98,10 @@ def _judged(rubric: Rubric, grader: Grader, block: Sequence[Any]) -> list[Verdic
     return found
 
 
-def _expected(row: list[float] | None) -> Verdict:
+def _expected(row: list[float] | Fault | None) -> Verdict:
     """The probability of A among A and B; a fault where the judge was about to say neither."""
-    if row is None:
-        return None, "too_long", None
+    if row is None or isinstance(row, Fault):
+        return None, "too_long" if row is None else row.kind, None
     a, b = (math.exp(x) for x in row)
     if not LOW_MASS <= a + b < math.inf:
         return None, "no_score", None

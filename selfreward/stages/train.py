@@ -10,7 +10,9 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ from selfreward.stages import training_gate
 from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work, flat
-from selfreward.training.job import REFUSED, TrainingSpec, write_job
+from selfreward.training.job import LAUNCH, REFUSED, TrainingSpec, write_job
+from selfreward.training.launching import Launch, lines, shown
 from selfreward.training.order import shares
 
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
@@ -58,7 +61,7 @@ def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides M2, M3, … besides the pairs."""
     options = flat(work.recipe.training, "training")
     own = {"pair_weight": "label"} if trains_soft(work.recipe) else {}
-    kept = {k: v for k, v in options.items() if k not in ("training.save_steps",)}
+    kept = {k: v for k, v in options.items() if k not in ("training.save_steps", "training.launch")}
     return kept | own | _decided(work, policy)
 
 
@@ -74,9 +77,10 @@ def check(work: Work) -> None:
     """Before any work: what SFT would train on can be read, and steps can be shared by the processes."""
     check_files(work)
     sft, training = work.recipe.start.sft, work.recipe.training
-    shares(training.batch, training.micro_batch, work.processes)
+    world = launch_of(work).world
+    shares(training.batch, training.micro_batch, world)
     if sft:
-        shares(sft.batch, sft.micro_batch, work.processes)
+        shares(sft.batch, sft.micro_batch, world)
 
 
 def run(work: Work, stage: Stage) -> str:
@@ -165,6 +169,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
         reference=options.reference,
         chat_template=work.chat_template,
         gradient_checkpointing=options.gradient_checkpointing,
+        processes=launch_of(work).world,
     )
 
 
@@ -245,12 +250,31 @@ def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
         )
 
 
+def launch_of(work: Work) -> Launch:
+    """How the recipe's trainings are started; several machines meet where the run is started."""
+    options = work.recipe.training
+    master = socket.gethostname() if options.nodes > 1 else "127.0.0.1"
+    return Launch(work.processes, options.nodes, tuple(options.launch or ()), master)
+
+
+def print_launch(work: Work) -> str:
+    """The commands that would make M2, for `iterate --print-launch`."""
+    launch, job = launch_of(work), (work.folder / "M2" / "training").resolve()
+    shares(work.recipe.training.batch, work.recipe.training.micro_batch, launch.world)
+    if launch.world == 1:
+        return f"{sys.executable} -P -m selfreward.training {job}"
+    return shown(launch, str(job), sys.executable)
+
+
 def _start(work: Work, job: Path, log: Path) -> process.Child:
-    """One trainer, or as many ranks as `training.processes` says, each with its share of the threads."""
-    count = work.processes
-    if count > 1:
-        threads = max(1, work.threads // count)
-        return process.start("selfreward.training.launch", [str(job), str(count)], log, threads)
+    """One trainer, or as many ranks as the recipe says, each with its share of the threads."""
+    launch = launch_of(work)
+    if launch.world > 1:
+        job = job.resolve()
+        told = {"lines": lines(launch, str(job), sys.executable), "elsewhere": bool(launch.prefix)}
+        write_json(job / LAUNCH, told)
+        threads = max(1, work.threads // launch.processes)
+        return process.start("selfreward.training.launch", [str(job)], log, threads)
     one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # several need a launcher
     extra = {"CUDA_VISIBLE_DEVICES": one_gpu}
     return process.start("selfreward.training", [str(job)], log, work.threads, extra)

@@ -10,6 +10,7 @@ from typing import Any
 
 from selfreward.files import sha256_of_text, write_json, write_text
 
+LAUNCH = "launch.json"  # the command lines of a training of several processes
 REFUSED = "refused.json"  # why a training ended itself: exit code and message
 
 
@@ -21,7 +22,7 @@ class TrainingSpec:
 
     `method` is "sft" (rows of `prompt_ids`, `completion_ids`) or "dpo" (`prompt_ids`, `chosen_ids`,
     `rejected_ids`). `reference` is "previous" (the parent as it was) or "base". `micro_batch` rows share a
-    forward pass.
+    forward pass. `processes` is how many must train together, None whatever a launcher starts.
     """
 
     method: str
@@ -44,6 +45,7 @@ class TrainingSpec:
     reference: str = "previous"
     chat_template: str | None = None
     gradient_checkpointing: bool = False
+    processes: int | None = None
 
 
 def read_job(folder: Path) -> tuple[TrainingSpec, list[dict[str, Any]]]:

@@ -1,17 +1,60 @@
-"""Several trainer processes on one machine: torchrun, tied to the driver as a single trainer would be.
+"""A training of several processes, tied to the driver as a single trainer would be.
 
-`python -m selfreward.training.launch FOLDER PROCESSES`; the ranks are tied to this process in turn.
+`python -m selfreward.training.launch FOLDER` starts the command lines of FOLDER/launch.json. They end with
+this process, which knows no tensor library; the first that fails ends the others.
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
-from selfreward.engines.process import join_driver
+from selfreward.engines.process import PR_SET_PDEATHSIG, join_driver
+from selfreward.training.job import LAUNCH
+
+PATIENCE = 60.0  # seconds a launcher may take to end what it started elsewhere
+
+
+def run(lines: list[list[str]], parting: signal.Signals) -> int:
+    """Starts all lines and waits; 0, or the code of the first that failed. `parting` comes when we die."""
+    tie = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def tied() -> None:
+        if tie is not None:
+            tie(PR_SET_PDEATHSIG, parting)
+
+    running = {}
+    for line in lines:
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, preexec_fn=tied)
+        running[process.pid] = process
+    while running:
+        ended, status = os.wait()
+        code = os.waitstatus_to_exitcode(status)
+        running.pop(ended).returncode = code
+        if code:
+            _part(list(running.values()), parting)
+            return code if code > 0 else 1
+    return 0
+
+
+def _part(others: list[subprocess.Popen[bytes]], parting: signal.Signals) -> None:
+    for process in others:
+        process.send_signal(parting)
+    for process in others:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
 
 if __name__ == "__main__":
     join_driver(watch=True)
-    from torch.distributed.run import main
-
-    folder, processes = sys.argv[1:]
-    main(["--standalone", "--nproc-per-node", processes, "-m", "selfreward.training", folder])
+    told = json.loads((Path(sys.argv[1]) / LAUNCH).read_text(encoding="utf-8"))
+    # a launcher such as srun must be asked, or what it started elsewhere goes on
+    sys.exit(run(told["lines"], signal.SIGTERM if told["elsewhere"] else signal.SIGKILL))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import GateHalted
+from selfreward.errors import BadInput, GateHalted
 from selfreward.files import write_json
 from selfreward.training.checkpoints import last_sound_checkpoint, seal
 from selfreward.training.fixed import drift_callback
@@ -38,6 +38,7 @@ def train(folder: Path) -> None:
     chat = Chat(spec.model, spec.chat_template)
     base = load_base(spec.model, spec.dtype, spec.threads)
     trainer = build_trainer(spec, rows, base, chat.tokenizer, folder)
+    check_active(spec, **active(trainer))
     checkpoint = _resume_point(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step == 0:
@@ -71,6 +72,15 @@ def active(trainer: Any) -> dict[str, Any]:
     """What the training really ran as."""
     state = trainer.accelerator.state
     return {"distributed": state.distributed_type.value, "world_size": state.num_processes}
+
+
+def check_active(spec: TrainingSpec, distributed: str, world_size: int) -> None:
+    """Raises `BadInput` where other processes train together than were asked for: steps would be others."""
+    if spec.processes is not None and spec.processes != world_size:
+        raise BadInput(
+            f"{spec.processes} processes were asked for and {world_size} train together ({distributed}): "
+            "look at training.launch and at what `iterate --print-launch` shows"
+        )
 
 
 def build_trainer(
