@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from selfreward import records as r
+from selfreward.evaluation.versus import Grade
 from selfreward.report import refresh
 from selfreward.report.facts import LONGEST, gather
+from selfreward.report.results import categories_of, parts
 from selfreward.report.text import card, fenced, markdown, plain
 from selfreward.report.words import summary
 from selfreward.store import Store
@@ -256,3 +258,31 @@ def test_nothing_is_written_where_the_recipe_wants_no_report(path: Path) -> None
     with refresh.refreshed(path, print, False) as on_verdict:
         assert on_verdict is None
     assert list(path.parent.glob("report.*")) == []
+
+
+def test_pass_at_k_and_categories_are_those_of_the_stored_grades() -> None:
+    """Two items with three samples, one answer unread.
+
+    a: right, wrong, unread: pass@1 is 1/2 of 2 read, pass@2 and pass@3 with both of them 1. b: wrong three
+    times: 0. So 1/4, 1/2 and 1/2. Categories: a's mean 1/2, b's 0; one item of no category is in none.
+    """
+    marks = {"a": [1.0, 0.0, None], "b": [0.0, 0.0, 0.0]}
+    grades = [Grade(i, 1, s, 0, "rule", m) for i, of in marks.items() for s, m in enumerate(of)]
+    found = dict(parts(grades, {"a": "math", "b": "writing"}))
+    assert {n: round(i.value, 6) for n, i in found.items()} == {
+        "pass@1": 0.25, "pass@2": 0.5, "pass@3": 0.5, "category math": 0.5, "category writing": 0.0
+    }  # fmt: skip
+    assert found["pass@1"].n == 2 and found["category math"].n == 1
+    assert list(parts([Grade("a", 1, 0, 0, "M0", 7.5)], {})) == []  # one sample on a scale: neither
+    assert [n for n, _ in parts([Grade("a", 1, s, 0, "M0", 7.5) for s in (0, 1)], {})] == []
+
+
+def test_categories_come_from_the_files_a_run_asked_from(tmp_path: Path) -> None:
+    kept, own = tmp_path / "run/suites/mt-bench.jsonl", tmp_path / "own.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"category": "writing", "turns": ["Write.", "Again."]}) + "\n")
+    own.write_text(json.dumps({"category": "math", "prompt": "Add."}) + "\n")
+    recipe = {"evaluate": {"suites": [{"suite": "own.jsonl", "data": "own.jsonl"}, {"suite": "aime24"}]}}
+    assert categories_of(tmp_path / "run", recipe) == {"Write.": "writing", "Add.": "math"}
+    kept.write_text("not JSON")
+    assert categories_of(tmp_path / "run", {"evaluate": None}) == {}

@@ -12,6 +12,7 @@ from typing import Any
 from selfreward.agreement import agreement
 from selfreward.evaluation.versus import Grade, compare, sentence
 from selfreward.outlook import STAGE_ORDER, outlook, spent
+from selfreward.report.results import categories_of, parts
 from selfreward.store import PairFilter, is_held
 from selfreward.store.accounts import BINS, Accounts
 
@@ -49,7 +50,7 @@ def _facts(views: Accounts) -> dict[str, Any]:
         "policies": policies,
         "signals": _signals(found),
         "alarms": [_row(a) for a in found["alarms"] if a.level != "ok"],
-        "suites": _suites(found),
+        "suites": _results(views, policies, found),
         "comparison": _comparison(views, policies),
         "drift": _drift(found, policies),
         "scores": _histograms(views.score_bins(), names),
@@ -133,6 +134,22 @@ def _suites(found: dict[str, list[Any]]) -> dict[str, dict[str, list[dict[str, A
         suite, _, part = m.name.partition("/")
         point = {"policy": m.policy, "value": m.value, "low": m.low, "high": m.high, "n": m.n}
         suites.setdefault(suite, {}).setdefault(part or "value", []).append(point)
+    return suites
+
+
+def _results(
+    views: Accounts, policies: Sequence[dict[str, Any]], found: dict[str, list[Any]]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Evaluation measures by suite, with pass@k and categories where the stored grades have them."""
+    run = views.run()
+    known = categories_of(views.path.parent, json.loads(run.recipe) if run else {})
+    suites = _suites(found)
+    done = [n for n, status in views.evaluated().items() if status == "done"]
+    for policy in (p["name"] for p in policies if p["name"] in done):
+        for suite, grades in _grades(views, policy).items():
+            for part, i in parts(grades, known):
+                point = {"policy": policy, "value": i.value, "low": i.low, "high": i.high, "n": i.n}
+                suites.setdefault(suite, {}).setdefault(part, []).append(point)
     return suites
 
 
