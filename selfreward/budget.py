@@ -52,7 +52,7 @@ NONE = Amount(0)
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The recipe's counts. `judging` is "expected", "sampled" or None for a reward without a judge."""
+    """The recipe's counts. `judging` is the judge's mode, None for a reward without a judge."""
 
     iterations: int
     requests: Amount  # for new prompts an iteration; 0 with prompts of the user's own
@@ -199,6 +199,9 @@ def _candidates(policy: str, sizes: Sizes, texts: Texts) -> Load:
 def _judge(policy: str, sizes: Sizes, texts: Texts) -> Load:
     n = sizes.prompts * sizes.candidates
     chat = (texts.judge + texts.prompt_text + texts.candidate) * n
+    if sizes.judging == "pairwise":  # every two, in both orders
+        both = texts.judge + texts.prompt_text + texts.candidate * 2
+        return Load(policy, "judge", scored=both * (n * (sizes.candidates - 1)))
     if sizes.judging == "expected":
         return Load(policy, "judge", scored=chat)
     if sizes.judging == "sampled":

@@ -177,13 +177,37 @@ class Candidates(Section):
 class Judge(Section):
     """The language-model judge.
 
-    `sampled` reads n replies; `expected` weighs each score by its probability.
+    `sampled` reads n replies; `expected` weighs each score by its probability; `pairwise` compares every two
+    answers in both orders, and `scalar` makes one score of an answer's comparisons. `policy` is `self`, the
+    policy that is judged, `previous`, the one before it, or M0 or M1 for all of them.
     """
 
-    rubric: str = "rubrics/additive.md"
-    mode: Literal["sampled", "expected"] = "sampled"
+    rubric: str = "rubrics/additive.md"  # of `pairwise`: rubrics/pairwise.md
+    mode: Literal["sampled", "expected", "pairwise"] = "sampled"
+    scalar: Literal["copeland", "bradley_terry"] = "copeland"
+    policy: Literal["self", "previous", "M0", "M1"] = "self"  # whose weights judge
     samples: Count = 3  # Self-Rewarding LMs, section 3.1.2; `sampled` only
     sampling: SamplingOptions = SamplingOptions(temperature=0.7, top_p=0.9, max_new_tokens=256)
+    reask: bool = False  # `sampled`: force a score after a reply that could not be read, marked as such
+    calibrate: Literal["content_free", "within_prompt"] | None = None  # `expected`: remove the digit's prior
+    calibration: str | None = None  # answers people rated: measured after each training, a coin stops the run
+    calibration_items: Count | None = None  # None: all of the file; a coin is called one from 250 pairs on
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> Judge:
+        if self.reask and self.mode != "sampled":
+            raise ValueError(f"judge.reask is for judge.mode sampled: nothing is read in {self.mode}")
+        if self.calibrate and self.mode != "expected":
+            raise ValueError(f"judge.calibrate is for judge.mode expected: {self.mode} weighs no scores")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rubric_of_the_mode(cls, data: Any) -> Any:
+        """Comparing needs a rubric that asks for it: the packaged one, unless another is named."""
+        if isinstance(data, dict) and data.get("mode") == "pairwise":
+            return {"rubric": "rubrics/pairwise.md"} | data
+        return data
 
 
 class Pairs(Section):
@@ -238,6 +262,10 @@ class Training(Section):
     reference: Literal["previous", "base"] = "previous"
     gradient_checkpointing: bool = False
     lora: Lora = Lora()
+    replay: Probability = 0.0  # share of rows that are pairs of earlier iterations
+    judge_share: Probability = 0.0  # share of rows that are judgements, the known score against a wrong one
+    judge_file: str = "seed/judge.jsonl"
+    mixed_at_most: Annotated[float, Field(ge=0, lt=1)] = 0.15  # of both together; ours, to calibrate
 
     _whole = model_validator(mode="after")(lambda self: _whole_batches(self))
 
@@ -252,6 +280,15 @@ class Training(Section):
         for word in self.launch or []:
             if unknown := [w for w in re.findall(r"\{\w*\}", word) if w not in known]:
                 raise ValueError(f"training.launch has {unknown[0]}: it may have {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _capped(self) -> Training:
+        if self.replay + self.judge_share > self.mixed_at_most + 1e-9:
+            raise ValueError(
+                f"replay {self.replay:g} and judge_share {self.judge_share:g} are more than "
+                f"mixed_at_most {self.mixed_at_most:g}: lower them, or raise it"
+            )
         return self
 
 
@@ -352,6 +389,21 @@ class Gate(Section):
     limits: Limits = Limits()
 
 
+class Audit(Section):
+    """`pairs audit` of a run: pairs judged again, and what ends it with exit code 5; null bounds nothing.
+
+    Bounds are ours. Lengths and likelihoods alone should not tell the labels, either way.
+    """
+
+    sample: Annotated[int, Field(ge=0)] = 32
+    problem_share: Probability | None = 0.1
+    length_only_accuracy: Probability | None = 0.8  # where gate 1 halts on chosen_longer
+    likelihood_only_accuracy: Probability | None = 0.8
+    swap_unconfirmed: Probability | None = 0.5  # more labels that the judge does not repeat than it repeats
+    rejudged_flips: Probability | None = 0.3
+    attack_success: Probability | None = 0.3
+
+
 def _as_model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
@@ -376,6 +428,7 @@ class Recipe(Section):
     track: Literal["none", "wandb", "trackio", "tensorboard"] = "none"  # offline, in tracking/ of the run
     track_texts: bool = False  # some pairs' texts too, not numbers alone
     report: bool = True  # after each verdict on a policy, iterations/NAME/report.html is written anew
+    audit: Audit = Audit()
 
     @field_validator("rewards")
     @classmethod
@@ -408,6 +461,8 @@ class Recipe(Section):
             template if template != "plain" else None,
             self.judge.rubric,
             *(r.rubric for r in self.rewards if isinstance(r, RubricReward | ExternalReward)),
+            self.judge.calibration,
+            self.training.judge_file if self.training.judge_share else None,
             self.probe.file,
             *([sft.file, sft.judge_file] if sft else []),
             *([evaluate.questions, evaluate.problems, evaluate.rubric] if evaluate else []),

@@ -23,11 +23,18 @@ TEMPLATE = (
 
 
 def make_tiny_policy(
-    folder: Path, *, template: str | None = TEMPLATE, bos: bool = False, head_dim: int = 8
+    folder: Path,
+    *,
+    template: str | None = TEMPLATE,
+    bos: bool = False,
+    head_dim: int = 8,
+    words: str = "",
+    loud: float = 5.0,
 ) -> Path:
     """A random Llama of two layers with a byte-level tokenizer, saved like any model.
 
-    vLLM's attention on a CPU needs a `head_dim` of 32.
+    vLLM's attention on a CPU needs a `head_dim` of 32. Each letter of `words` is a token behind a space, and
+    now likely, now unlikely: its logits are `loud` times as wide as others'.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -36,7 +43,7 @@ def make_tiny_policy(
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     scores = [
-        ("Ġ", str(n)) for n in range(1, 6)
+        ("Ġ", n) for n in dict.fromkeys(f"12345{words}")
     ]  # " 1" to " 5" are one token each, so that a score is likely
     vocabulary = {t: i for i, t in enumerate([*specials, *alphabet, *map("".join, scores)])}
     raw = Tokenizer(models.BPE(vocab=vocabulary, merges=scores))
@@ -66,6 +73,9 @@ def make_tiny_policy(
         initializer_range=0.2,
     )
     model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for word in words:
+            model.lm_head.weight[vocabulary[f"Ġ{word}"]] *= loud
     # Random bytes rarely end an answer: every capital letter does, besides the end of a turn.
     model.generation_config.eos_token_id = [2, *(vocabulary[c] for c in string.ascii_uppercase)]
     model.save_pretrained(folder)

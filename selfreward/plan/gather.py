@@ -94,7 +94,7 @@ def _sizes(recipe: Recipe, goal: int, given: int, probes: int, judged: bool, own
         candidates=recipe.candidates.n,
         judging=recipe.judge.mode if judged else None,
         samples=recipe.judge.samples,
-        grading=recipe.judge.mode,
+        grading="expected" if recipe.judge.mode == "pairwise" else recipe.judge.mode,
         adapted=bool(sft or recipe.start.adapter),
         sft_epochs=sft.epochs if sft else 0.0,
         epochs=recipe.training.epochs,
@@ -206,7 +206,11 @@ def _suites(recipe: Recipe, file: Path) -> Amount:
 
 def _judge_chat(name: str, file: Path, counter: Counter) -> Amount:
     """A judge's chat around an empty request and an empty answer, its opening included."""
-    chat = rubrics.render(_rubric(name, file), _user(""), "")
+    rubric = _rubric(name, file)
+    pairwise = rubric.kind == "pairwise"
+    chat = (
+        rubrics.render_pair(rubric, _user(""), "", "") if pairwise else rubrics.render(rubric, _user(""), "")
+    )
     return _counted(counter, counter.chats([chat], rubrics.OPENING))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward import budget, footprint
-from selfreward.budget import Amount, Device, Load, Rates, Texts
+from selfreward.budget import Amount, Device, Load, Rates, Sizes, Texts
 from selfreward.errors import BadInput, RecipeError
 from selfreward.plan import gather as gathering
 from selfreward.plan.count import Counter
@@ -100,7 +100,7 @@ def _settings(recipe: Recipe, found: Gathered, asked: Asked, dtype: str) -> foot
     training, sft, processes = recipe.training, recipe.start.sft, _processes(recipe, asked)
     answer = recipe.candidates.sampling.max_new_tokens
     rubric, judged = round(texts.judge.n), found.sizes.judging
-    read = rubric + found.text_most + answer if judged else 0
+    read = rubric + found.text_most + answer * (1 + (judged == "pairwise")) if judged else 0
     reply = judge.sampling.max_new_tokens if judged == "sampled" else 0
     rows = [found.prompt_most + answer, found.invite_most + recipe.prompts.sampling.max_new_tokens]
     return footprint.Settings(
@@ -200,7 +200,7 @@ def _disk(
         seeds=found.seeds,
         prompts=turns * (sizes.prompts + 2 * round(sizes.requests.n)),
         candidates=turns * candidates,
-        judgements=turns * candidates * (sizes.samples if sizes.judging == "sampled" else 1),
+        judgements=turns * candidates * _verdicts(sizes),
         answers=(goal + 1) * answers,
         graded=(goal + 1) * graded,
         metrics=round(METRICS * steps) + 15 * (goal + 1),
@@ -213,6 +213,11 @@ def _disk(
         "checkpoints": footprint.CHECKPOINTS * footprint.checkpoint_bytes(lora),
         "store": footprint.store_bytes(rows, texts, sampled=sizes.judging == "sampled"),
     }
+
+
+def _verdicts(sizes: Sizes) -> int:
+    """Rows a candidate: its samples, or its comparisons with the scalar made of them."""
+    return {"sampled": sizes.samples, "pairwise": sizes.candidates}.get(sizes.judging or "", 1)
 
 
 def _changes(

@@ -66,7 +66,8 @@ def _side(found: dict[str, Any], side: str, colour: str, parts: Iterable[Part]) 
         lines.append(safe(f"  {name}: {said}" + (f", {faults} faults" if faults else "")))
     for j in found[f"{side}_judgements"]:
         said = f"score {j.score:.4f}" if j.score is not None else f"fault {j.fault}"
-        line = safe(f"  {j.scorer} {j.sample}: {said} {_detail(j.detail)}")
+        beside = f" over {j.other_id}, shown {'second' if j.position == 2 else 'first'}" if j.other_id else ""
+        line = safe(f"  {j.scorer} {j.sample}{beside}: {said} {_detail(j.detail)}")
         line.stylize("dim")
         lines.append(line)
         if j.raw:
@@ -78,7 +79,8 @@ def _scores(judgements: list[Any]) -> list[tuple[str, float, int, int]]:
     """By scorer: its mean, of how many readable scores, and how many faults."""
     by: dict[str, list[float | None]] = {}
     for j in judgements:
-        by.setdefault(j.scorer, []).append(j.score)
+        if not j.other_id:  # a comparison is no score of its own: the scalar made of all of them is
+            by.setdefault(j.scorer, []).append(j.score)
     found = []
     for name, scores in by.items():
         read = [s for s in scores if s is not None]

@@ -12,8 +12,7 @@ from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import Finding, changed
 from selfreward.collapse.texts import Answers
 from selfreward.records import Policy
-from selfreward.scorers.judge import JudgeScorer
-from selfreward.stages.judge import open_scorers
+from selfreward.stages.judge import open_scorers, top_of
 from selfreward.stages.standing import main_reward
 from selfreward.stages.work import Work
 
@@ -59,4 +58,4 @@ def _top(work: Work, policy: Policy) -> float | None:
     """The highest score of the judge's scale, where a judge decides."""
     name = main_reward(work.recipe).called
     scorer = next(s for s in open_scorers(work, policy) if s.name == name)
-    return scorer.rubric.high if isinstance(scorer, JudgeScorer) else None
+    return top_of(scorer)

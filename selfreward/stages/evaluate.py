@@ -34,8 +34,8 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
     files = {
         f"evaluate.sha256.{n}": sha256_of(work.file(n)) for n in (options.questions, options.problems) if n
     }
-    judge: dict[str, Any] = {"judge.mode": work.recipe.judge.mode}
-    if work.recipe.judge.mode == "sampled":
+    judge: dict[str, Any] = {"judge.mode": _mode(work)}
+    if _mode(work) == "sampled":
         judge |= flat(work.recipe.judge.sampling, "judge.sampling")
     return (
         flat(options, "evaluate")
@@ -121,11 +121,11 @@ def _grade_questions(
     scorer = JudgeScorer(
         work.engine,
         _rubric(work, options),
-        judge.mode,
+        _mode(work),
         1,
         sampling(judge.sampling),
         work.adapter(grader),
-        name=_name(grader, options, judge.mode),
+        name=_name(grader, options, _mode(work)),
     )
     by_item = {q["turns"][0]: q for q in questions}
     first = {a.item: a.text for a in work.store.answers(work.run.id, policy.name, QUESTIONS) if a.turn == 1}
@@ -148,6 +148,12 @@ def _grade_questions(
             )
         )  # fmt: skip
     work.store.commit_block(stage, rows, 0, 0, time.monotonic() - start)
+
+
+def _mode(work: Work) -> str:
+    """The judge's mode; one that compares candidates grades each answer by its expected grade."""
+    mode = work.recipe.judge.mode
+    return "expected" if mode == "pairwise" else mode
 
 
 def _name(grader: Policy, options: Evaluate, mode: str) -> str:

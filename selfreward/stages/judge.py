@@ -7,11 +7,10 @@ import json
 import time
 from typing import Any
 
-from selfreward import rubric as rubrics
 from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import Finding, changed
 from selfreward.collapse.watch import Watch
-from selfreward.errors import GateHalted, RecipeError
+from selfreward.errors import GateHalted
 from selfreward.ids import unpack_ids
 from selfreward.protocols import Answer, Question, Scorer, Verdict
 from selfreward.records import Alarm, Judgement, Policy, RubricRow, ScorerRow, Stage
@@ -19,9 +18,10 @@ from selfreward.rewards import ExternalReward, JudgeReward, LengthReward, Reward
 from selfreward.rubric import Rubric
 from selfreward.scorers.judge import JudgeScorer
 from selfreward.scorers.length import LengthScorer
-from selfreward.stages import accepted, scoring
+from selfreward.scorers.pairwise import PairwiseJudge
+from selfreward.stages import accepted, comparing, judges, scoring
 from selfreward.stages.asking import side_by_side
-from selfreward.stages.work import Work, blocks, flat, sampling
+from selfreward.stages.work import Work, blocks, flat
 
 
 def made_from(work: Work, policy: Policy) -> dict[str, Any]:
@@ -31,13 +31,9 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
         prefix = f"rewards.{place}"
         match reward:
             case JudgeReward():
-                judge = work.recipe.judge
-                keys |= {"judge.mode": judge.mode, "judge.rubric": rubric_of(work).sha256}
-                if judge.mode == "sampled":
-                    keys |= {"judge.samples": judge.samples} | flat(judge.sampling, "judge.sampling")
+                keys |= judges.made_from(work, policy)
                 alone = {"type": "judge"}  # says nothing that is not said already
                 keys |= {} if reward.decided == alone else flat(reward.decided, prefix)
-                keys |= work.decided_by_engine(policy)
             case LengthReward():
                 keys |= flat(reward.decided, prefix)
             case _:
@@ -53,10 +49,10 @@ def run(work: Work, stage: Stage) -> str:
         work.store.save(*_provenance(work, policy, reward, scorer))
     todo = work.store.unjudged(work.run.id, policy.name)
     stage.n_total = stage.n_total or asked_for(work) * len(work.store.prompts(work.run.id, policy.name))
-    judge = next((s for s in scorers if isinstance(s, JudgeScorer)), None)
+    judge = next((s for s in scorers if isinstance(s, JudgeScorer | PairwiseJudge)), None)
     watch = _watch(work, stage, judge)
     groups = (work.store.candidates_of(work.run.id, b) for b in blocks(todo, work.recipe.engine.block))
-    own = all(isinstance(s, JudgeScorer) and s.engine is work.engine for s in scorers)
+    own = all(isinstance(s, JudgeScorer | PairwiseJudge) and s.engine is work.engine for s in scorers)
     start = time.monotonic()
     for candidates, rows in side_by_side(
         work,
@@ -69,16 +65,19 @@ def run(work: Work, stage: Stage) -> str:
         work.advance(stage)
         if watch is not None:
             prompts = {c.id: (c.prompt_id, c.n_tokens) for c in candidates}
-            of_judge = [r for r in rows if judge is not None and r.scorer == judge.name]
+            of_judge = [r for r in rows if judge and r.scorer == judge.name and not r.other_id]
             _look(work, stage, watch, [(*prompts[r.candidate_id], r.score) for r in of_judge])
-    return f"{stage.n_done} candidates judged by {', '.join(s.name for s in scorers)}"
+    told = f"{stage.n_done} candidates judged by {', '.join(s.name for s in scorers)}"
+    compared = [s for s in scorers if isinstance(s, PairwiseJudge)]
+    return "; ".join([told, *(comparing.measure(work, stage, s.name) for s in compared)])
 
 
 def _watch(work: Work, stage: Stage, scorer: Scorer | None) -> Watch | None:
     """The watch over the first judge, with what it said before an interruption; a rule is not watched."""
-    if not isinstance(scorer, JudgeScorer):
+    top = top_of(scorer)
+    if scorer is None or top is None:
         return None
-    watch = Watch(scorer.rubric.high, changed(work.recipe.gate.limits.model_dump()))
+    watch = Watch(top, changed(work.recipe.gate.limits.model_dump()))
     said = work.store.verdicts(work.run.id, stage.policy, scorer.name)
     _look(work, stage, watch, [(v.prompt_id, v.n_tokens, v.score) for v in said])
     return watch
@@ -113,16 +112,14 @@ def _stop(work: Work, stage: Stage, prompt: int, finding: Finding) -> None:
 
 def rubric_of(work: Work) -> Rubric:
     """The judge's rubric, read and checked: it must fit the mode."""
-    path, mode = work.file(work.recipe.judge.rubric), work.recipe.judge.mode
-    rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
-    if rubric.kind == "pairwise":
-        raise RecipeError(f"judge.rubric: {path} compares two answers; judge.mode {mode} asks about one")
-    if mode == "expected" and rubric.kind not in rubrics.SCALAR:
-        raise RecipeError(
-            f"judge.rubric: {path} is of kind {rubric.kind}, which has no one number to weigh; "
-            "use judge.mode: sampled"
-        )
-    return rubric
+    return judges.read_rubric(work.file(work.recipe.judge.rubric), work.recipe.judge.mode)
+
+
+def top_of(scorer: Scorer | None) -> float | None:
+    """Where a judge's scale ends; None for a rule, and for strengths, which have no end."""
+    if isinstance(scorer, PairwiseJudge):
+        return 1.0 if scorer.scalar == "copeland" else None
+    return scorer.rubric.high if isinstance(scorer, JudgeScorer) else None
 
 
 def open_scorers(work: Work, policy: Policy) -> list[Scorer]:
@@ -131,13 +128,12 @@ def open_scorers(work: Work, policy: Policy) -> list[Scorer]:
 
 
 def _open(work: Work, policy: Policy, reward: Rewarding) -> Scorer:
-    """A judge judges with the policy's own weights."""
+    """A judge wears the weights that `judge.policy` names."""
     match reward:
         case JudgeReward():
-            judge = work.recipe.judge
-            adapter, draws = work.adapter(policy), sampling(judge.sampling)
-            return JudgeScorer(
-                work.engine, rubric_of(work), judge.mode, judge.samples, draws, adapter, reward.called
+            adapter = work.adapter(judges.judge_policy(work, policy))
+            return judges.open_judge(
+                work.engine, rubric_of(work), work.recipe.judge, adapter, reward.called
             )
         case LengthReward(low=low, best=best, high=high):
             return LengthScorer(low, best, high, reward.called)
@@ -163,6 +159,8 @@ def _judge(work: Work, scorer: Scorer, candidates: list[Any]) -> list[Judgement]
         )
         for group in answered
     ]
+    if isinstance(scorer, PairwiseJudge):
+        return comparing.rows(work, scorer, answered, questions)
     rows = []
     for group, verdicts in zip(answered, scorer.score(questions), strict=True):
         for candidate, samples in zip(group, verdicts, strict=True):
@@ -181,6 +179,7 @@ def _row(work: Work, scorer: Scorer, candidate_id: int, sample: int, verdict: Ve
         raw=verdict.raw,
         detail=json.dumps(verdict.detail) if verdict.detail is not None else None,
         seed=verdict.seed,
+        reasked=int(verdict.reasked),
     )
 
 
@@ -192,18 +191,20 @@ def _provenance(work: Work, policy: Policy, reward: Rewarding, scorer: Scorer) -
         "name": scorer.name,
         "type": reward.type,
     }
-    if not isinstance(scorer, JudgeScorer):
+    if not isinstance(scorer, JudgeScorer | PairwiseJudge):
         return [ScorerRow(**own, settings=json.dumps(reward.decided))]
     r, outside = scorer.rubric, isinstance(reward, ExternalReward)
-    judge = work.recipe.judge.model_dump() if isinstance(reward, JudgeReward) else reward.decided
+    judge, who = reward.decided, policy
+    if isinstance(reward, JudgeReward):
+        judge, who = work.recipe.judge.model_dump(), judges.judge_policy(work, policy)
     return [
         RubricRow(sha256=r.sha256, name=r.name, kind=r.kind, low=r.low, high=r.high, text=r.text),
         ScorerRow(
             **own,
-            mode=scorer.mode,
+            mode="pairwise" if isinstance(scorer, PairwiseJudge) else scorer.mode,
             rubric_sha256=r.sha256,
-            judge=reward.model if isinstance(reward, ExternalReward) else policy.name,
-            judge_sha256=None if outside else policy.sha256,
+            judge=reward.model if isinstance(reward, ExternalReward) else who.name,
+            judge_sha256=None if outside else who.sha256,
             settings=json.dumps(judge),
         ),
     ]

@@ -17,10 +17,12 @@ from selfreward.pairs.filters import cap_form, moving_spreads, spread_of
 from selfreward.pairs.lengths import LengthCost, balancing_cost
 from selfreward.recipe import Pairs
 from selfreward.records import Metric, Mining, Pair, Policy, Stage
-from selfreward.stages.standing import contenders, label_weight
+from selfreward.stages import comparing
+from selfreward.stages.standing import compares_alone, contenders, label_weight, main_reward
 from selfreward.stages.work import Work, flat
 from selfreward.stats import Interval
 
+Labels = Mapping[tuple[int, int], float]  # how sure the first of two candidates is the better one
 ALWAYS = {"pairs.rule", "pairs.min_margin"}
 
 
@@ -56,11 +58,15 @@ def run(work: Work, stage: Stage) -> str:
     mined, cost = mine_all(work.recipe.pairs, groups, work.recipe.training.max_length)
     dropped = work.store.dropped(work.run.id)
     sure = label_weight(work.store, work.recipe, work.run.id, policy.name)
+    labels = _labels(work, policy)
     minings: list[Mining] = []
     pairs: list[Pair] = []
     for group, found in zip(groups, mined, strict=True):
-        weight = sure.value if sure else 1.0
-        own = [_pair(work, policy, group, best, worst, weight) for best, worst in found.pairs]
+        found = found if labels is None else judged_alike(found, labels)
+        own = [
+            _pair(work, policy, group, best, worst, _weight(best, worst, labels, sure))
+            for best, worst in found.pairs
+        ]
         kept = sum((p.chosen_id, p.rejected_id) not in dropped for p in own)
         pairs += own  # a dropped one stays to be seen; it never trains
         minings.append(_mining(work, group, found, kept))
@@ -71,6 +77,31 @@ def run(work: Work, stage: Stage) -> str:
     note = f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
     note += f", labels trusted to {sure.value:.3f}" if sure else ""
     return f"{note}; {told_cost(cost)}" if cost else note
+
+
+def _labels(work: Work, policy: Policy) -> Labels | None:
+    """How sure a judge that compares is of every two candidates; None where it does not decide alone."""
+    if not compares_alone(work.recipe):
+        return None
+    return comparing.labels(work, policy.name, main_reward(work.recipe).called)
+
+
+def judged_alike(found: Mined, labels: Labels) -> Mined:
+    """Without the pairs of which the judge, asked in both orders, does not say what their scalars say."""
+    if not found.pairs:
+        return found
+    kept = [(b, w) for b, w in found.pairs if (b.candidate_id, w.candidate_id) in labels]
+    if not kept:
+        return Mined("tie", margin=0.0, detail="compared directly, the two orders do not agree on this pair")
+    (best, worst), *more = kept
+    return replace(found, margin=best.mean - worst.mean, best=best, worst=worst, more=tuple(more))
+
+
+def _weight(best: Contender, worst: Contender, labels: Labels | None, sure: Interval | None) -> float:
+    """How sure this pair's label is, or all of the iteration's are; 1 where nobody says."""
+    if labels is not None:
+        return labels[best.candidate_id, worst.candidate_id]
+    return sure.value if sure else 1.0
 
 
 def _consistency(work: Work, policy: Policy, sure: Interval) -> Metric:

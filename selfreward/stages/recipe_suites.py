@@ -107,7 +107,10 @@ def run(work: Work, stage: Stage, policy: Policy) -> list[Metric]:
             found += _metric(work, policy, f"{plan.name}/accuracy", avg, len(graded))
         elif plan.kind == "graded":
             assert work.recipe.evaluate is not None
-            options = GraderOptions(work.recipe.evaluate.grader, work.recipe.judge.mode)
+            mode = work.recipe.judge.mode  # one that compares candidates cannot grade one answer
+            options = GraderOptions(
+                work.recipe.evaluate.grader, "expected" if mode == "pairwise" else mode
+            )
             with open_grader(work, policy, options) as grader:
                 suites.grade(work, policy, plan, grader, grades)
             found += _score(work, policy, plan, grader.name)

@@ -10,7 +10,7 @@ from typing import Any
 from selfreward import stats
 from selfreward.pairs.mixing import Part, mixed
 from selfreward.recipe import Recipe
-from selfreward.rewards import ImplicitReward, Rewarding
+from selfreward.rewards import ImplicitReward, JudgeReward, Rewarding
 from selfreward.scorers.implicit import consistency
 from selfreward.store import Store
 
@@ -46,16 +46,22 @@ def main_reward(recipe: Recipe) -> Rewarding:
     return next(r for r in recipe.rewards if r.role == "score")
 
 
+def compares_alone(recipe: Recipe) -> bool:
+    """Whether a judge that compares answers is the only one who decides."""
+    deciding = [r for r in recipe.rewards if r.role != "diagnostic"]
+    return len(deciding) == 1 and isinstance(deciding[0], JudgeReward) and recipe.judge.mode == "pairwise"
+
+
 def trains_soft(recipe: Recipe) -> bool:
-    """Whether a pair's weight is how sure its label is (CREAM), and not how much it counts."""
-    return any(isinstance(r, ImplicitReward) and r.consistency and r.role == "score" for r in recipe.rewards)
+    """Whether a pair's weight is how sure its label is (CREAM, RLAIF), and not how much it counts."""
+    return compares_alone(recipe) or any(isinstance(r, ImplicitReward) and r.consistency and r.role == "score" for r in recipe.rewards)
 
 
 def label_weight(store: Store, recipe: Recipe, run_id: int, policy: str) -> stats.Interval | None:
     """CREAM's consistency of an iteration's rankings with those of the policy before; None without one."""
-    if not trains_soft(recipe):
+    reward = next((r for r in recipe.rewards if isinstance(r, ImplicitReward)), None)
+    if reward is None or compares_alone(recipe) or not trains_soft(recipe):
         return None
-    reward = next(r for r in recipe.rewards if isinstance(r, ImplicitReward))
     rows = store.details(run_id, policy, reward.called)
     groups = [
         [(r.score, float(json.loads(r.detail)["previous"])) for r in group]

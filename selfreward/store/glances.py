@@ -150,7 +150,8 @@ class Glances(Views):
             ),
             "candidates": self.rows(
                 "SELECT c.id, c.sample, c.text, c.n_tokens, c.finish, c.fault, c.seed,"
-                " (SELECT avg(j.score) FROM judgement j WHERE j.candidate_id = c.id) AS score,"
+                " (SELECT avg(j.score) FROM judgement j WHERE j.candidate_id = c.id AND j.other_id = 0)"
+                " AS score,"
                 " (SELECT group_concat(DISTINCT j.fault) FROM judgement j WHERE j.candidate_id = c.id)"
                 " AS faults FROM candidate c WHERE c.prompt_id = :i ORDER BY c.run_id, c.sample",
                 i=prompt_id,

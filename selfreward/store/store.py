@@ -148,7 +148,7 @@ class Store(Database):
             "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
             " JOIN prompt p ON p.id = c.prompt_id"
             " WHERE c.run_id = :r AND p.run_id = :r AND p.policy = :p AND p.status = 'accepted'"
-            " AND j.run_id = :r AND j.scorer = :s AND j.score IS NOT NULL"
+            " AND j.run_id = :r AND j.scorer = :s AND j.other_id = 0 AND j.score IS NOT NULL"
             " ORDER BY j.candidate_id, j.sample",
             **here, s=scorer,
         ):  # fmt: skip
@@ -177,9 +177,42 @@ class Store(Database):
         return self.rows(
             "SELECT c.prompt_id, j.score, coalesce(c.n_tokens, 0) AS n_tokens"
             " FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
+            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.other_id = 0"
             " ORDER BY c.id, j.sample",
             r=run_id, p=policy, s=scorer,
+        )  # fmt: skip
+
+    def comparisons(self, run_id: int, policy: str, scorer: str) -> list[Any]:
+        """What a pairwise judge said of every two candidates of an iteration, an order a row, in pairs."""
+        return self.rows(
+            "SELECT c.prompt_id, j.candidate_id, j.other_id, j.position, j.score, j.fault"
+            " FROM judgement j JOIN candidate c ON c.id = j.candidate_id JOIN prompt p ON p.id = c.prompt_id"
+            " WHERE c.run_id = :r AND p.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.other_id <> 0"
+            " ORDER BY j.candidate_id, j.other_id, j.position",
+            r=run_id, p=policy, s=scorer,
+        )  # fmt: skip
+
+    def pairs_to_audit(self, run_id: int, policy: str | None) -> list[Any]:
+        """Pairs with their texts, tokens and mean log-probabilities, of one iteration or of all, by id."""
+        return self.rows(
+            "SELECT r.id, r.prompt_id, p.policy, p.text AS prompt, p.messages, p.reference,"
+            " c.text AS chosen, x.text AS rejected, r.chosen_score, r.rejected_score,"
+            " c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens,"
+            " c.mean_logprob AS chosen_logprob, x.mean_logprob AS rejected_logprob"
+            " FROM pair r JOIN prompt p ON p.id = r.prompt_id"
+            " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.run_id = :r AND (:p IS NULL OR p.policy = :p) ORDER BY r.id",
+            r=run_id, p=policy,
+        )  # fmt: skip
+
+    def scores_by_scorer(self, run_id: int, policy: str | None) -> list[Any]:
+        """Each scorer's mean score of each candidate, of one iteration or of all."""
+        return self.rows(
+            "SELECT c.prompt_id, j.candidate_id, j.scorer, avg(j.score) AS score"
+            " FROM judgement j JOIN candidate c ON c.id = j.candidate_id JOIN prompt p ON p.id = c.prompt_id"
+            " WHERE j.run_id = :r AND (:p IS NULL OR p.policy = :p) AND j.other_id = 0"
+            " AND j.score IS NOT NULL GROUP BY j.candidate_id, j.scorer ORDER BY j.candidate_id, j.scorer",
+            r=run_id, p=policy,
         )  # fmt: skip
 
     def pair_lengths(self, run_id: int, policy: str) -> list[tuple[int, int]]:

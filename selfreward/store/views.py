@@ -111,7 +111,10 @@ class Views(Database):
         )
         if row is None:
             return None
-        judged = "SELECT * FROM judgement WHERE run_id = :r AND candidate_id = :c ORDER BY scorer, sample"
+        judged = (
+            "SELECT * FROM judgement WHERE run_id = :r AND candidate_id = :c"
+            " ORDER BY scorer, sample, other_id, position"
+        )
         return {
             "pair": row,
             "chosen": self.one("SELECT * FROM candidate WHERE id = :c", c=row.chosen_id),
@@ -148,7 +151,7 @@ class Views(Database):
         """
         mean = (
             "(SELECT avg(j.score) FROM judgement j WHERE j.candidate_id = {} AND j.run_id = v.run_id"
-            " AND j.scorer = s.name)"
+            " AND j.scorer = s.name AND j.other_id = 0)"
         )
         return self.rows(
             "SELECT r.id, p.policy, v.review, r.margin, s.name AS scorer,"
