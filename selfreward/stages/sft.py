@@ -26,10 +26,10 @@ def sft_rows(work: Work) -> list[tuple[TrainedOn, dict[str, Any]]]:
             ("seed", f"{sft.file}:{number}", [{"role": "user", "content": line["prompt"]}], line["answer"])
         )
     if sft.judge_file and sft.judge_examples != 0:
-        rubric, lines = _judge_lines(work, sft.judge_file, sft.judge_examples)
+        rubric, lines = judge_lines(work, sft.judge_file, sft.judge_examples)
         for number, line in lines:
             chat = rubrics.render(rubric, [{"role": "user", "content": line["prompt"]}], line["answer"])
-            reply = f"{line['judgement']}\n{rubric.opening} {line['score']}"
+            reply = written(rubric, line)
             chosen.append(("judge", f"{sft.judge_file}:{number}", chat, reply))
     prompts = work.engine.chat_ids([chat for _, _, chat, _ in chosen])
     answers = work.engine.answer_ids([answer for _, _, _, answer in chosen])
@@ -49,17 +49,22 @@ def check_files(work: Work) -> None:
         return
     required_rows(work.file(sft.file), ("prompt", "answer"))
     if sft.judge_file and sft.judge_examples != 0:
-        _judge_lines(work, sft.judge_file, None)
+        judge_lines(work, sft.judge_file, None)
 
 
-def _judge_lines(work: Work, name: str, count: int | None) -> tuple[Rubric, list[tuple[int, dict[str, Any]]]]:
+def written(rubric: Rubric, line: dict[str, Any]) -> str:
+    """A judge example as the judge would have written it."""
+    return f"{line['judgement']}\n{rubric.opening} {line['score']}"
+
+
+def judge_lines(work: Work, name: str, count: int | None) -> tuple[Rubric, list[tuple[int, dict[str, Any]]]]:
     """Judge examples, each with a score on the rubric's scale."""
     path = work.file(work.recipe.judge.rubric)
     rubric = rubrics.parse(path.read_text(encoding="utf-8"), str(path))
     if rubric.kind not in rubrics.SCALAR:
         raise BadInput(
             f"{name} teaches one score a judgement, and {path} is of kind {rubric.kind}; "
-            "set start.sft.judge_file to null"
+            "set start.sft.judge_file to null and training.judge_share to 0"
         )
     lines = _drawn(work, name, ("prompt", "answer", "score", "judgement"), count)
     for number, line in lines:

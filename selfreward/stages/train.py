@@ -24,6 +24,7 @@ from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.ids import derive_seed, unpack_ids
 from selfreward.records import Metric, Policy, Stage, TrainedOn
+from selfreward.stages import mixing
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import training_gate
 from selfreward.stages.sft import check_files, sft_rows
@@ -59,10 +60,10 @@ def made_from_sft(work: Work, policy: Policy) -> dict[str, Any]:
 
 def made_from_train(work: Work, policy: Policy) -> dict[str, Any]:
     """What decides M2, M3, … besides the pairs."""
-    options = flat(work.recipe.training, "training")
+    apart = ("training.save_steps", "training.launch", *mixing.KEYS)
+    options = {k: v for k, v in flat(work.recipe.training, "training").items() if k not in apart}
     own = {"pair_weight": "label"} if trains_soft(work.recipe) else {}
-    kept = {k: v for k, v in options.items() if k not in ("training.save_steps", "training.launch")}
-    return kept | own | _decided(work, policy)
+    return options | mixing.made_from(work) | own | _decided(work, policy)
 
 
 def _decided(work: Work, policy: Policy) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
 def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
     """The training's token ids; the first start freezes them, later ones read what is frozen."""
     frozen = bool(work.store.trained_on(work.run.id, policy.name))
-    made = sft_rows(work) if stage.name == "sft" else _pair_rows(work, policy, frozen)
+    made = sft_rows(work) if stage.name == "sft" else _mixed_rows(work, policy, frozen)
     if not made:
         raise GateHalted(f"{policy.name} has nothing to train on")
     if not frozen:
@@ -186,16 +187,24 @@ def _rows(work: Work, stage: Stage, policy: Policy) -> list[dict[str, Any]]:
     return [row for _, row in made]
 
 
-def _pair_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn, dict[str, Any]]]:
+def _mixed_rows(work: Work, policy: Policy, frozen: bool) -> list[tuple[TrainedOn, dict[str, Any]]]:
+    """The iteration's pairs, then older ones, then judgements with a known score."""
     if frozen:
-        pairs = work.store.frozen_pairs(work.run.id, policy.name)
-    else:
-        pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
+        old = _pair_rows(work, work.store.frozen_pairs(work.run.id, policy.name))
+        return old + mixing.frozen_judgements(work, policy)
+    pairs = work.store.pairs_to_train(work.run.id, policy.parent or "M0")
+    if not pairs:
+        return []
+    replayed = _pair_rows(work, mixing.replayed(work, policy, len(pairs)), "replay")
+    return _pair_rows(work, pairs) + replayed + mixing.judgements(work, policy, len(pairs))
+
+
+def _pair_rows(work: Work, pairs: list[Any], kind: str = "pair") -> list[tuple[TrainedOn, dict[str, Any]]]:
     prompts = work.engine.chat_ids([json.loads(p.messages) for p in pairs])
     soft = trains_soft(work.recipe)
     return [
         (
-            TrainedOn(run_id=0, policy="", position=0, kind="pair", pair_id=p.id, weight=p.weight),
+            TrainedOn(run_id=0, policy="", position=0, kind=kind, pair_id=p.id, weight=p.weight),
             {
                 "prompt_ids": ids,
                 "chosen_ids": unpack_ids(p.chosen),
