@@ -134,13 +134,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a scorer says of one candidate, once: a score or the kind of fault, with the reply it is from."""
+    """What a scorer says of one candidate, once: a score or the kind of fault, with the reply it is from.
+
+    `reasked` marks a score that was forced after a reply that could not be read.
+    """
 
     score: float | None
     fault: str | None = None
     raw: str | None = None
     detail: dict[str, object] | None = None
     seed: int | None = None
+    reasked: bool = False
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.fault is None):

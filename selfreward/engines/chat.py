@@ -47,10 +47,15 @@ class Chat:
             )
 
     def ids(self, messages: Sequence[Message], opening: str = "") -> list[int]:
-        """Token ids of the chat, an assistant turn opened and `opening` written in it."""
+        """Token ids of the chat, an assistant turn opened and `opening` written in it.
+
+        Where the template opens a thought, an opening stands behind the closed one: it begins the answer.
+        """
         text = self.tokenizer.apply_chat_template(
             self._safe(messages), tokenize=False, add_generation_prompt=True
         )
+        if opening and text.rstrip().endswith("<think>"):
+            text = f"{text.rstrip()}\n\n</think>\n\n"
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
         if bos is not None and self._adds_bos and ids[:1] != [bos]:

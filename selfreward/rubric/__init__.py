@@ -5,7 +5,7 @@ read, `reading` the verdict of each kind of rubric, `contest` pairwise verdicts 
 """
 
 from selfreward.rubric.form import KINDS, OPENING, SCALAR, Rubric, parse, render, render_pair, transcript
-from selfreward.rubric.reading import LOW_MASS, expectation, read, verdict
+from selfreward.rubric.reading import LOW_MASS, expectation, read, verdict, without_prior
 
 __all__ = [
     "KINDS",
@@ -20,4 +20,5 @@ __all__ = [
     "render_pair",
     "transcript",
     "verdict",
+    "without_prior",
 ]

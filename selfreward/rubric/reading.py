@@ -160,3 +160,15 @@ def expectation(rubric: Rubric, probabilities: list[float]) -> Reading:
         return None, "no_score"
     mean = sum(s * p for s, p in zip(rubric.scores, probabilities, strict=True)) / mass
     return min(max(mean, rubric.low), rubric.high), None
+
+
+def without_prior(probabilities: list[float], prior: list[float]) -> list[float]:
+    """The probabilities over those the scores have whatever the answer says, as shares of their old mass.
+
+    What is so removed is the model's liking for a digit (Zhao et al. 2021, arXiv 2102.09690, who divide by
+    the prediction for a text without content). A prior below 1e-6 of its mass is taken for that.
+    """
+    mass, floor = math.fsum(probabilities), 1e-6 * math.fsum(prior)
+    parts = [p / max(q, floor) for p, q in zip(probabilities, prior, strict=True)]
+    total = math.fsum(parts)
+    return [mass * part / total for part in parts]

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from selfreward import rubric as rubrics
-from selfreward.protocols import Answer, Choice, Engine, Question, Verdict
+from selfreward.protocols import Answer, Choice, Engine, Fault, Question, Verdict
 from selfreward.rubric import Rubric
 from selfreward.rubric.contest import bradley_terry, copeland, soft_preference
 
 OPENING = "Winner:"
 VERDICTS = (" A", " B", " tie")
+Told = list[float] | Fault | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +105,15 @@ class PairwiseJudge:
         ]
 
 
-def _compared(i: int, j: int, x_first: list[float] | None, y_first: list[float] | None) -> Compared:
+def _compared(i: int, j: int, x_first: Told, y_first: Told) -> Compared:
     (as_a, one), (as_b, two) = _share(x_first), _share(y_first)
     return Compared(i, j, as_a, as_b, (one, two))
 
 
-def _share(logprobs: list[float] | None) -> tuple[float | None, str | None]:
+def _share(logprobs: Told) -> tuple[float | None, str | None]:
     """The share of a win that goes to A, or why there is none."""
-    if logprobs is None:
-        return None, "too_long"
+    if logprobs is None or isinstance(logprobs, Fault):
+        return None, "too_long" if logprobs is None else logprobs.kind
     a, b, tie = (math.exp(x) for x in logprobs)
     mass = a + b + tie
     if not rubrics.LOW_MASS <= mass < math.inf:  # also when it is not a number

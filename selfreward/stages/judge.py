@@ -132,9 +132,7 @@ def _open(work: Work, policy: Policy, reward: Rewarding) -> Scorer:
     match reward:
         case JudgeReward():
             adapter = work.adapter(judges.judge_policy(work, policy))
-            return judges.open_judge(
-                work.engine, rubric_of(work), work.recipe.judge, adapter, reward.called
-            )
+            return judges.open_judge(work.engine, rubric_of(work), work.recipe.judge, adapter, reward.called)
         case LengthReward(low=low, best=best, high=high):
             return LengthScorer(low, best, high, reward.called)
     return scoring.open_scorer(work, policy, reward)

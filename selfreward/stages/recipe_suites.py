@@ -108,9 +108,7 @@ def run(work: Work, stage: Stage, policy: Policy) -> list[Metric]:
         elif plan.kind == "graded":
             assert work.recipe.evaluate is not None
             mode = work.recipe.judge.mode  # one that compares candidates cannot grade one answer
-            options = GraderOptions(
-                work.recipe.evaluate.grader, "expected" if mode == "pairwise" else mode
-            )
+            options = GraderOptions(work.recipe.evaluate.grader, "expected" if mode == "pairwise" else mode)
             with open_grader(work, policy, options) as grader:
                 suites.grade(work, policy, plan, grader, grades)
             found += _score(work, policy, plan, grader.name)

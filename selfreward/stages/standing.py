@@ -54,7 +54,9 @@ def compares_alone(recipe: Recipe) -> bool:
 
 def trains_soft(recipe: Recipe) -> bool:
     """Whether a pair's weight is how sure its label is (CREAM, RLAIF), and not how much it counts."""
-    return compares_alone(recipe) or any(isinstance(r, ImplicitReward) and r.consistency and r.role == "score" for r in recipe.rewards)
+    return compares_alone(recipe) or any(
+        isinstance(r, ImplicitReward) and r.consistency and r.role == "score" for r in recipe.rewards
+    )
 
 
 def label_weight(store: Store, recipe: Recipe, run_id: int, policy: str) -> stats.Interval | None:

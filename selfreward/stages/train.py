@@ -24,9 +24,8 @@ from selfreward.errors import BadInput, GateHalted, WorkFailed
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.ids import derive_seed, unpack_ids
 from selfreward.records import Metric, Policy, Stage, TrainedOn
-from selfreward.stages import mixing
+from selfreward.stages import mixing, training_gate
 from selfreward.stages import prompts as prompts_stage
-from selfreward.stages import training_gate
 from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work, flat
