@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfreward import grading_cli, no_model
+from selfreward import grading_cli, judge_cli, no_model
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
@@ -39,7 +39,10 @@ app.add_typer(prompts_app, name="prompts")
 rubric_app = typer.Typer(no_args_is_help=True, help="Try a rubric before it costs anything.")
 app.add_typer(rubric_app, name="rubric")
 rubric_app.command("test")(no_model.rubric_test)
-pairs_app.command("audit")(no_model.pairs_audit)
+judge_app = typer.Typer(no_args_is_help=True, help="Hold a judge against people.")
+app.add_typer(judge_app, name="judge")
+judge_app.command("calibrate")(judge_cli.calibrate)
+pairs_app.command("audit")(judge_cli.pairs_audit)
 prompts_app.command("dedupe")(no_model.prompts_dedupe)
 app.command()(plan)
 app.command()(export)

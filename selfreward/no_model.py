@@ -56,9 +56,8 @@ def rubric_test(
         _show_chat(shown)
 
 
-def _rubric(name: str) -> Rubric:
+def rubric_path(name: str) -> Path:
     """A rubric by path, or by the name of a packaged one."""
-    from selfreward import rubric as rubrics
     from selfreward.files import packaged
 
     places = [Path(name), packaged(name), packaged(f"rubrics/{name}"), packaged(f"rubrics/{name}.md")]
@@ -66,6 +65,13 @@ def _rubric(name: str) -> Rubric:
     if path is None:
         known = ", ".join(sorted(p.stem for p in packaged("rubrics").glob("*.md")))
         raise BadInput(f"{name} is no file, and no packaged rubric: these are {known}")
+    return path
+
+
+def _rubric(name: str) -> Rubric:
+    from selfreward import rubric as rubrics
+
+    path = rubric_path(name)
     try:
         return rubrics.parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -96,13 +102,8 @@ def _show_chat(chat: list[dict[str, str]]) -> None:
         typer.echo(safe(message["content"]).plain)
 
 
-def pairs_audit(
-    file: Annotated[
-        Path, typer.Option("--file", help='JSONL of {"prompt", "chosen", "rejected"} with scores or without.')
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Look for doubtful labels in preference data made anywhere; ends with 5 when there are any."""
+def audit_file(file: Path, as_json: bool) -> None:
+    """`pairs audit --file`: doubtful labels in any preference data; ends with 5 where there are some."""
     from selfreward import audit
 
     rows = _preferences(file)

@@ -39,9 +39,14 @@ def load(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path} is not a recipe: it should be a mapping with at least `model:`")
-    for override in overrides or []:
+    return changed(data, overrides or [], str(path))
+
+
+def changed(data: dict[str, Any], overrides: list[str], name: str) -> Recipe:
+    """A Recipe from plain data with `key.sub=value` overrides; `name` is what errors call it."""
+    for override in overrides:
         _set(data, override)
-    return parse(data, str(path))
+    return parse(data, name)
 
 
 def parse(data: dict[str, Any], name: str) -> Recipe:

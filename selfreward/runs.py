@@ -82,6 +82,51 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
             store.close()
 
 
+@contextmanager
+def look_into(file: Path, overrides: list[str]) -> Iterator[Work]:
+    """The run behind a recipe for a door that asks its policies something: no lock, and nothing is written.
+
+    The engine child, if one is started, has a log of its own and is gone at the end.
+    """
+    from selfreward.recipe_file import load
+    from selfreward.stages.work import Work
+    from selfreward.store import Store
+
+    recipe, folder = load(file, overrides), file.parent / file.stem
+    store = Store((folder / DATABASE).resolve(), write=False)
+    try:
+        base, identity = _base(store, recipe, file)
+        run = store.run()
+        if run is None:
+            raise BadInput(f"{file.stem} has not begun: `selfreward iterate --run {file.stem}` begins it")
+        work = Work(store, run, recipe, file.resolve(), folder.resolve(), base, identity, Silent())
+        work.engine_log = "looking.log"
+        try:
+            yield work
+            work.close_engine()
+        except BaseException:
+            work.abandon_engine()
+            raise
+    finally:
+        store.close()
+
+
+class Silent:
+    """Progress for nobody."""
+
+    def begin(self, policy: str, stage: str, done: int, total: int | None) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, total: int | None, tokens: int) -> None:
+        """Nothing."""
+
+    def end(self, note: str) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+
 def _base(store: Store, recipe: Recipe, file: Path) -> tuple[Path, str]:
     """The base's folder and identity, pinned by the store once the run has begun."""
     from selfreward.engines import model

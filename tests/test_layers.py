@@ -25,14 +25,14 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("protocols",),
     (
         "rubric", "pairs", "stats", "diversity", "collapse", "invent", "near", "audit", "shapes", "budget",
-        "footprint", "wording", "outlook", "agreement",
+        "footprint", "wording", "outlook", "agreement", "calibration",
     ),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
-        "policy_export", "probe", "asking_cli", "track",
+        "policy_export", "probe", "asking_cli", "judge_cli", "track",
     ),
 )
 # fmt: on
@@ -48,6 +48,7 @@ SIDEWAYS = {
     ("probe", "show"), ("agreement", "stats"), ("grading_cli", "asking_cli"), ("asking_cli", "runs"),
     ("asking_cli", "show"), ("scorers", "evaluation"),
     ("report", "runs"), ("report", "ui"), ("policy_export", "report"),
+    ("calibration", "stats"), ("judge_cli", "runs"), ("judge_cli", "show"), ("judge_cli", "no_model"),
 }  # fmt: skip
 
 HEAVY = {"torch", "transformers", "vllm", "openai", "trl", "peft", "ray"}

@@ -15,6 +15,7 @@ from selfreward.files import sha256_of
 from selfreward.ids import derive_seed
 from selfreward.records import Policy, TrainedOn
 from selfreward.stages.sft import judge_lines, written
+from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work
 
 KEYS = ("training.replay", "training.judge_share", "training.judge_file", "training.mixed_at_most")
@@ -82,10 +83,11 @@ def _rows(work: Work, policy: Policy, numbers: list[int]) -> list[Row]:
     chats = [rubrics.render(rubric, [{"role": "user", "content": c["prompt"]}], c["answer"]) for c in chosen]
     prompts = work.engine.chat_ids(chats)
     good, bad = (work.engine.answer_ids([written(rubric, line) for line in side]) for side in (chosen, wrong))
+    sure = {"weight": 1.0} | ({"smoothing": 0.0} if trains_soft(work.recipe) else {})
     return [
         (
             TrainedOn(run_id=0, policy="", position=0, kind="judge", source=f"{name}:{number}"),
-            {"prompt_ids": prompt, "chosen_ids": c, "rejected_ids": r, "weight": 1.0},
+            {"prompt_ids": prompt, "chosen_ids": c, "rejected_ids": r, **sure},
         )
         for number, prompt, c, r in zip(numbers, prompts, good, bad, strict=True)
     ]

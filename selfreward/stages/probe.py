@@ -24,6 +24,7 @@ from selfreward.protocols import Answer, Request, Sampling, Scored
 from selfreward.records import AnswerRow, Metric, Policy, Stage
 from selfreward.rewards import LengthReward
 from selfreward.scorers.length import LengthScorer
+from selfreward.stages import trusted
 from selfreward.stages.seeds import read_lines, unique
 from selfreward.stages.work import Work, blocks, flat
 from selfreward.stats import Interval
@@ -38,6 +39,7 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
         flat(work.recipe.probe, "probe")
         | {"probe.file": sha256_of(work.file(work.recipe.probe.file))}
         | work.decided_by_engine(policy)
+        | trusted.made_from(work, policy)
     )
 
 
@@ -65,6 +67,7 @@ def run(work: Work, stage: Stage) -> str:
         work.store.commit_block(stage, rows, len(rows), tokens, time.monotonic() - start)
         work.advance(stage)
     metrics = [*_text_metrics(work, policy), *_drift_metrics(work, policy), *_proof_metrics(work, policy)]
+    metrics += trusted.metrics(work, policy)
     work.store.put_metrics(metrics)
     found = {m.name: m.value for m in metrics}
     kl = found.get("kl_previous")
@@ -218,6 +221,7 @@ def findings(work: Work, policy: Policy) -> list[Finding]:
         policy.name, texts=texts, kl=value("kl_previous"), proof_gap=value("proof_gap"), moved=value("moved"),
         noise=value("noise") or 0.0,
     )  # fmt: skip
+    found = [*found, *trusted.findings(work, policy)]
     if policy.status == "promoted":
         return found
     seen = {f.signal for f in found}

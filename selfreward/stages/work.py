@@ -85,6 +85,7 @@ class Work:
     model: str  # the base's identity, as `policy.model` stores it
     progress: Progress
     clock: Clock = field(default_factory=Clock)
+    engine_log: str = "engine.log"
     meter: Meter = field(init=False)
     on_verdict: Callable[[str], None] | None = None  # called with each policy that is promoted or rejected
     _engine: EngineClient | None = None
@@ -184,7 +185,7 @@ class Work:
     def engine(self) -> EngineClient:
         """The one engine child, started when first used."""
         if self._engine is None:
-            log = self.folder / "logs" / "engine.log"
+            log = self.folder / "logs" / self.engine_log
             self._engine = EngineClient(
                 self.recipe.engine.type, self._engine_settings(), log, self.clock.timed, self.meter
             )
