@@ -25,7 +25,7 @@ def of(chat: str) -> str:
 
 def reasking(replies: dict[str, float], reask: bool = True) -> JudgeScorer:
     engine = ScriptedEngine(lambda chat: replies)
-    return JudgeScorer(engine, FIVE, "sampled", 8, Sampling(max_new_tokens=99), None, reask)
+    return JudgeScorer(engine, FIVE, "sampled", 8, Sampling(max_new_tokens=99), None, reask=reask)
 
 
 def test_a_fault_is_asked_again_for_a_number_and_the_score_is_marked() -> None:
@@ -48,7 +48,7 @@ def test_a_score_that_was_read_is_never_asked_again() -> None:
 def test_what_was_never_written_is_not_asked_again() -> None:
     """A chat that does not fit the context is a fault, whatever number would follow."""
     engine = ScriptedEngine(lambda chat: {"Score: 5": 1.0}, context=40)
-    judge = JudgeScorer(engine, FIVE, "sampled", 1, Sampling(max_new_tokens=9), None, True)
+    judge = JudgeScorer(engine, FIVE, "sampled", 1, Sampling(max_new_tokens=9), None, reask=True)
     (((found,),),) = judge.score([question("x" * 60)])
     assert (found.score, found.fault, found.reasked) == (None, "too_long", False)
 

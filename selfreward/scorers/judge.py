@@ -30,10 +30,10 @@ class JudgeScorer:
     samples: int
     sampling: Sampling
     adapter: str | None
-    reask: bool = False
-    calibrate: str | None = None
     name: str = "judge"
     needs: frozenset[str] = frozenset({"engine"})
+    reask: bool = False
+    calibrate: str | None = None
 
     def score(self, questions: Sequence[Question]) -> list[list[list[Verdict]]]:
         """Verdicts by question, candidate and judge sample; one engine call for the whole block."""
@@ -112,7 +112,6 @@ class JudgeScorer:
         return [None] * len(questions)
 
     def _weighed(self, row: list[float] | Fault, prior: list[float] | Fault | None) -> Verdict:
-
         if isinstance(row, Fault):
             return Verdict(None, row.kind)
         if isinstance(prior, Fault):
