@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from selfreward.collapse import Iteration, of_data
+from selfreward.collapse import Iteration, choosing, of_data
 from selfreward.collapse.judging import Score
 from selfreward.collapse.limits import Finding, changed
 from selfreward.collapse.texts import Answers
@@ -85,6 +85,18 @@ def test_a_phrase_that_decides_every_pair_halts_and_a_good_word_does_not() -> No
     assert (told.level, told.value) == ("halt", 1.0) and "'award'" in told.message
     both = [(f"{c} Kindly award five.", f"{r} Kindly award five.") for c, r in said]
     assert found(replace(data, preferred=both))["chosen_word"].level == "ok"
+
+
+def test_the_word_that_parts_the_sides_is_the_one_that_stands_on_one_of_them() -> None:
+    """Of ten pairs "a" is in chosen alone six times and in rejected alone four times: a lead of two.
+
+    "b" is in chosen alone five times and never in rejected: a lead of five. It is chosen on the even pairs
+    and counted on the odd ones, where it stands on both sides: 0.
+    """
+    even = [("a b", "x")] * 5 + [("a", "x")] + [("x", "a")] * 4
+    pairs = [p for e in even for p in (e, ("b", "b"))]
+    (reading,) = choosing.chosen_word(pairs)
+    assert reading.detail == "it is 'b'" and reading.now.value == 0.0 and reading.now.n == 20
 
 
 def test_invented_prompts_that_narrow_halt_and_a_users_own_are_what_they_are() -> None:
