@@ -101,8 +101,8 @@ class Pool:
         self._pipe = pipe
         try:
             while True:
-                is_busy = any(held.promise is not None for held in self._held)
-                if pipe.poll(0 if is_busy else None):
+                is_idle = not self._waiting and all(held.promise is None for held in self._held)
+                if pipe.poll(None if is_idle else 0):
                     self._take(*pipe.recv())
                 self._step()
         except EOFError:

