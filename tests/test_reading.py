@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,10 @@ from hypothesis import strategies as st
 from selfreward.evaluation import reading
 from tests.labelled_answers import INTEGERS, NUMBERS, PHRASES, RIGHT, UNREAD, WRONG
 
+SAMPLED = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "sampled_answers.jsonl").read_text(encoding="utf-8").splitlines()
+]
 universal = settings(deadline=None, derandomize=True, max_examples=150)
 
 
@@ -34,9 +40,15 @@ def test_an_answer_in_words_is_marked_as_a_reader_would(text: str, answer: str, 
     assert mark(reading.phrase(text), reading.plain_words(answer)) == label
 
 
+@pytest.mark.parametrize("row", SAMPLED, ids=range(len(SAMPLED)))
+def test_what_policies_really_said_is_marked_as_a_reader_would(row: dict[str, str]) -> None:
+    """Sampled by M0 and M3 of the demo, to our own problems; labelled by the problem's right answer."""
+    assert mark(reading.number(row["text"], row["finish"]), Fraction(row["answer"])) == row["label"]
+
+
 def test_there_are_enough_labelled_answers() -> None:
     every = [t for t, _ in INTEGERS] + [t for t, _, _ in NUMBERS] + [t for t, _, _ in PHRASES]
-    assert len(every) >= 150
+    assert len(every) + len(SAMPLED) >= 300 and len({row["text"] for row in SAMPLED}) >= 100
     assert all(
         sum(row[-1] == label for row in [*INTEGERS, *NUMBERS]) >= 15 for label in (RIGHT, WRONG, UNREAD)
     )

@@ -24,6 +24,7 @@ _BOX = re.compile(r"\\f?box(?:ed)?\s*(?:\{|(?=\d))")
 _FINAL = re.compile(
     r"####(?P<rest>[ \t*]*(?:(?:final |the )*answer(?: is)?:?)?[ \t]*[-+−$€£\\]{0,3}\.?\d.*)", re.I
 )
+_LONE = re.compile(r"^\s*#{1,3}(?=-?\d[\d.,/]*\s*$)")  # a number alone behind too few marks
 _HEADING = re.compile(r"[ \t*]*\d{1,2}[.)]\s+\S")
 _ANSWER = re.compile(r"\banswer\b\W*(?:(?:is|would be)\b)?", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}")
@@ -157,7 +158,7 @@ def _last_line(said: str, wanted: Wanted) -> Reading:
     """The last line that states a number decides."""
     listed = {0}
     lines = []
-    for line in said.splitlines():
+    for line in (_LONE.sub("", line) for line in said.splitlines()):
         item = re.match(r"\s*(?:[-*>]\s+|\*\*)*(\d{1,2})[.)]\s+(?=\S)", line)
         counted = item is not None and int(item[1]) - 1 in listed
         if item is not None and counted:
