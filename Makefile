@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: install demo test check prove bench collapse policy clean
+.PHONY: install demo test check prove bench collapse torture policy clean
 
 # Each stamp is one set of packages; torch comes first, alone, so that nothing pulls CUDA packages after it.
 $(VENV)/.torch: constraints.txt
@@ -56,6 +56,10 @@ bench: policy
 # Healthy runs and planted collapses through the loop: ARGUMENTS="--policy demo" for the real policy.
 collapse: $(VENV)/.dev
 	@$(BIN)/python scripts/collapse.py $(ARGUMENTS)
+
+# Kills a whole run at every point it passes: docs/operations.md.
+torture: $(VENV)/.dev
+	@PYTHONPATH=. $(BIN)/python scripts/torture.py $(if $(MOMENTS),--moments $(MOMENTS)) $(if $(EVERY),--every $(EVERY))
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

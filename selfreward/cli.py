@@ -8,10 +8,10 @@ Every error ends in one line on standard error and the exit code of its kind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,6 +50,7 @@ app.command()(probe)
 app.command()(report)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
+STORED = "What was stored is whole: mend it and run the same command again"
 OUTCOMES = (
     "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long", "dropped_by_review",
     "filtered",
@@ -142,6 +143,7 @@ def iterate(
     from selfreward.report.refresh import refreshed
     from selfreward.runs import open_work, recipe_file
     from selfreward.show.progress import terminal_progress
+    from selfreward.stopping import on_signals
     from selfreward.track.follow import followed
 
     _check_policies(start, goal)
@@ -151,8 +153,9 @@ def iterate(
     file = recipe_file(run)
     changes = [*(overrides or []), *([f"engine.type={engine}"] if engine else [])]
     with (
-        _told(file), terminal_progress() as progress, _signals(),
-        open_work(file, changes, progress) as work,
+        _told(file), terminal_progress() as progress,
+        on_signals(lambda text: os.write(2, f"\n{text}\n".encode())) as stop,  # safe inside a handler
+        open_work(file, changes, progress, stop) as work,
     ):  # fmt: skip
         if print_launch:
             from selfreward.stages.train import print_launch as launch_lines
@@ -404,22 +407,6 @@ def _told(file: Path) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C: at once, with everything committed whole."""
-
-    def stop(*_: object) -> None:
-        raise Interrupted("stopped by a signal; the same command goes on where it stopped")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; the same command goes on where it stopped") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main() -> None:
     """The entry point: one line and an exit code per known error; `--debug` anywhere for the traceback."""
     debug = "--debug" in sys.argv
@@ -431,9 +418,18 @@ def main() -> None:
             raise
         print(f"selfreward: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before a run has begun
+        print("selfreward: interrupted", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:  # `selfreward pairs list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        where = error.filename or "the disk"
+        print(f"selfreward: {where}: {error.strerror}. {STORED}", file=sys.stderr)
+        sys.exit(BadInput.exit_code)
     except SystemExit as end:  # the same, noticed by typer first
         raise SystemExit(0 if isinstance(end.__context__, BrokenPipeError) else end.code) from None
 

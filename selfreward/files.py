@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from selfreward.errors import BadInput
+from selfreward.points import reach
+
+MAKE_ROOM = "what was stored is whole; make room and run the same command again"
+ROOM_TO_WRITE = 2**20  # bytes; with less, whatever failed beside it failed for want of room
 
 
 def packaged(name: str) -> Path:
@@ -32,11 +39,20 @@ def sha256_of_text(text: str) -> str:
 
 def fsync(path: Path) -> None:
     """Forces a file, or a folder's entries, to the disk."""
+    reach("fsync", path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+    reach("fsynced", path)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Gives a file or a folder its last name; on the disk once the folder around it is."""
+    reach("rename", new)
+    old.rename(new)
+    reach("renamed", new)
 
 
 @contextmanager
@@ -44,10 +60,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file for bytes that takes the place of `path` when the block ends well, and is gone when not."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        reach("write", path)
         with open(beside, "wb") as target:
             yield target
+            reach("write half", path)
         fsync(beside)
-        beside.rename(path)
+        rename(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     fsync(path.parent)
@@ -70,15 +88,35 @@ def place_folder(finished: Path, target: Path) -> None:
         fsync(path)
     fsync(finished)
     target.parent.mkdir(parents=True, exist_ok=True)
-    finished.rename(target)
+    rename(finished, target)
     fsync(target.parent)
     fsync(finished.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes what a killed process had written beside and not yet renamed."""
+    for path in folder.rglob("*.part"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:
     """Removes a folder and all in it; one that is not there is fine."""
     if path.exists():
         shutil.rmtree(path)
+
+
+def disk_is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write failed for that; libraries that write by themselves say it in ways of their own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return shutil.disk_usage(folder).free < ROOM_TO_WRITE
+
+
+def check_room(folder: Path) -> None:
+    """After a child has failed: raises `BadInput` where there is no room for what it would have written."""
+    if shutil.disk_usage(folder).free < ROOM_TO_WRITE:
+        raise BadInput(f"{folder} has no room left: {MAKE_ROOM}")
 
 
 def models_folder() -> Path:

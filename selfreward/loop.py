@@ -99,6 +99,7 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
                     "the same command without --pause-before goes on"
                 )
                 break
+            work.stop.check()
             _take(work, step)
         work.close_engine()
     except BaseException:
@@ -306,6 +307,7 @@ def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
     if busy := work.gpus_of(stage.name):
         events.append(work.store.event(work.run.id, "gpus", policy=stage.policy, stage=stage.name, n=busy))
     work.store.save(work.run, stage, events=events)
+    work.enter(stage)
     work.progress.begin(stage.policy, stage.name, stage.n_done, stage.n_total)
     try:
         note = stages.RUN[stage.name](work, stage)
@@ -315,7 +317,8 @@ def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
         raise  # the stage is running still: the same command goes on with it
     except SelfRewardError as error:
         stage.error = str(error)
-        work.store.save(stage, events=_set_stage(work, stage, "failed"))
+        with contextlib.suppress(StoreError):  # a full disk takes no more: the stage is running still, then
+            work.store.save(stage, events=_set_stage(work, stage, "failed"))
         if isinstance(error, GateHalted) and stage.name in ("sft", "train"):
             _reject(work, work.policy(stage.policy), str(error))
         raise

@@ -37,6 +37,7 @@ class EngineOptions(Section):
     batch: Count = 64
     block: Count = 16
     threads: Count | None = None  # None: all CPUs this process may use
+    hung_after: Annotated[float, Field(gt=0)] = 1800.0  # seconds without a sign of life, of a trainer too
     tensor_parallel: Count = 1
     gpu_memory: Share = 0.9
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # None: 2 on a CPU, what is left on a GPU

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfreward.errors import BadInput, RecipeError
+from selfreward.stopping import Stop
 
 if TYPE_CHECKING:  # a door that only looks at a run must not wait for what makes one
     from selfreward.recipe import Recipe
@@ -48,11 +49,14 @@ def database_of(name: str | None) -> Path:
 
 
 @contextmanager
-def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[Work]:
+def open_work(
+    file: Path, overrides: list[str], progress: Progress, stop: Stop | None = None
+) -> Iterator[Work]:
     """The run behind a recipe, locked for this process; what can be checked before work starts is checked.
 
     A hub model stays at the commit the run began with, taken from the local cache.
     """
+    from selfreward.files import remove_parts
     from selfreward.recipe_file import load, locate
     from selfreward.stages.work import Work
     from selfreward.store import Lock, Store
@@ -75,9 +79,12 @@ def open_work(file: Path, overrides: list[str], progress: Progress) -> Iterator[
     with Lock(folder):
         store = Store((folder / DATABASE).resolve(), write=True)
         try:
+            remove_parts(folder)
             base, identity = _base(store, recipe, file)
             run = _run_row(store, file.stem, recipe, overrides)
-            yield Work(store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress)
+            yield Work(
+                store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress, stop or Stop()
+            )
         finally:
             store.close()
 

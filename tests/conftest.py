@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.nursery import Nursery
+from tests.torture import COMMAND, SHORT, prepare
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite started with nohup or & still tests Ctrl-C
@@ -87,6 +91,22 @@ def make_tiny_policy(
 def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny random policy."""
     return make_tiny_policy(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """A process that runs the command line and its children as forks of itself: see tests/nursery.py."""
+    with Nursery() as here:
+        yield here
+
+
+@pytest.fixture(scope="session")
+def short_run(nursery: Nursery, tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run from the base to M2."""
+    folder = prepare(tmp_path_factory.mktemp("short") / "run", tiny_policy, **SHORT)
+    done = nursery.run(folder, *COMMAND)
+    assert done.code == 0, done.said
+    return folder
 
 
 @pytest.fixture(scope="session")

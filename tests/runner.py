@@ -1,8 +1,7 @@
 """Runs `selfreward` in a folder of its own, as a user would, and reads back what it left.
 
-`RUN` is the driver process; with KILL_AT_COMMIT=n it is killed, as by kill -9, right after its nth block is
-committed, with KILL_AT_STEP=n once the trainer has logged its nth step, with KILL_AT_END_OF=stage when that
-stage's work is done and not yet written down. At its end it says whether it ever held a tensor library.
+`RUN` is the driver process; at its end it says whether it ever held a tensor library. With SELFREWARD_FAULTS
+it is cut off at a point (selfreward/points.py); tests/nursery.py does that faster.
 """
 
 from __future__ import annotations
@@ -18,38 +17,14 @@ from typing import Any
 import yaml
 
 RUN = """
-import contextlib, os, signal, sys
-from selfreward import cli, loop
-from selfreward.stages import train
-from selfreward.store import Store
+import sys
+from selfreward import cli
 
-at_commit, at_step = int(os.environ.get("KILL_AT_COMMIT", 0)), int(os.environ.get("KILL_AT_STEP", 0))
-commits, begin, copy, finish = [], Store.transaction, train._copy_log, loop._finish
-
-@contextlib.contextmanager
-def counted(self):
-    with begin(self) as connection:
-        yield connection
-    commits.append(1)
-    if len(commits) == at_commit:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def watched(work, stage, *arguments):
-    copy(work, stage, *arguments)
-    if at_step and stage.n_done >= at_step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def finished(work, stage):
-    if stage.name == os.environ.get("KILL_AT_END_OF"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    finish(work, stage)
-
-Store.transaction, train._copy_log, loop._finish = counted, watched, finished
 try:
     cli.main()
 finally:
     heavy = sorted({"torch", "transformers", "trl", "peft", "vllm", "ray"} & sys.modules.keys())
-    print("heavy modules:", heavy, "commits:", len(commits))
+    print("heavy modules:", heavy)
 """
 
 TINY: dict[str, Any] = {

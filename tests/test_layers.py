@@ -18,8 +18,8 @@ ROOT = Path(selfreward.__file__).parent
 # Lowest first. A name stands for a module or for a package with all its modules.
 # fmt: off
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "sections"),
-    ("files", "ids", "jsonl", "rewards"),
+    ("errors", "sections", "points"),
+    ("files", "ids", "jsonl", "rewards", "stopping"),
     ("recipe", "records"),
     ("recipe_file",),
     ("protocols",),

@@ -99,16 +99,19 @@ def test_telemetry_is_off_in_every_child(tmp_path: Path) -> None:
     assert wanted.items() <= given.items()
 
 
-def test_a_child_that_dies_is_an_error_and_not_an_empty_list(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_child_that_dies_is_started_again_and_asked_the_same(tiny_policy: Path, tmp_path: Path) -> None:
     """Waiting once succeeded though every worker had died, and the stage was recorded as done."""
-    client = EngineClient(
-        "transformers", {"model": str(tiny_policy), "dtype": "float32", "threads": 1}, tmp_path / "log"
-    )
-    client.chat_ids([ASK])
+    told: list[tuple[str, str]] = []
+    settings = {"model": str(tiny_policy), "dtype": "float32", "threads": 1}
+    client = EngineClient("transformers", settings, tmp_path / "log", trouble=lambda *said: told.append(said))
+    block = [Request(ASK, seed, Sampling(1.0, 1.0, 0, 4)) for seed in range(3)]
+    wanted = client.generate(block)
     assert client._child is not None
     client._child.process.kill()
-    with pytest.raises(WorkFailed, match="died with code -9"):
-        client.generate([Request(ASK, 0, Sampling(1.0, 1.0, 0, 4))])
+    assert client.generate(block) == wanted
+    ((kind, reason),) = told
+    assert kind == "restart" and "died with code -9" in reason
+    client.close()
 
 
 def test_an_error_in_the_child_is_told_and_the_child_lives_on(tiny_policy: Path, tmp_path: Path) -> None:

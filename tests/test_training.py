@@ -17,7 +17,7 @@ from selfreward.errors import GateHalted
 from selfreward.protocols import Scored
 from selfreward.training import trainer as trainers
 from selfreward.training.checkpoints import last_sound_checkpoint
-from selfreward.training.job import TrainingSpec, write_job
+from selfreward.training.job import TrainingSpec, identity, write_job
 from selfreward.training.order import in_steps
 from selfreward.training.preference import pair_length
 from selfreward.training.proof import mean_gap
@@ -230,10 +230,25 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(tiny_policy: 
     newest, before = sorted(checkpoints.iterdir(), key=lambda p: -int(p.name.split("-")[1]))[:2]
     weights = newest / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    assert last_sound_checkpoint(checkpoints) == before
+    job = identity(tmp_path)
+    assert last_sound_checkpoint(checkpoints, job) == before
     assert not newest.exists() and any(p.name.startswith("torn-") for p in checkpoints.iterdir())
     (before / "complete.json").unlink()
-    assert last_sound_checkpoint(checkpoints) is None
+    assert last_sound_checkpoint(checkpoints, job) is None
+
+
+def test_a_checkpoint_of_other_rows_is_not_gone_on_from(tiny_policy: Path, tmp_path: Path) -> None:
+    """Rows mined anew, after a power cut that took the old ones: their half-way state is another training's.
+
+    How a step is cut into passes decides nothing, and memory may ask for smaller ones.
+    """
+    spec = spec_for(tiny_policy, batch=2, micro_batch=2)
+    run(tmp_path, spec, PAIRS)
+    write_job(tmp_path, replace(spec, micro_batch=1), PAIRS)
+    kept = last_sound_checkpoint(tmp_path / "checkpoints", identity(tmp_path))
+    assert kept is not None and kept.name == "checkpoint-6"
+    write_job(tmp_path, spec, PAIRS[::-1])
+    assert last_sound_checkpoint(tmp_path / "checkpoints", identity(tmp_path)) is None
 
 
 def test_the_engine_with_the_adapter_agrees_with_the_trainers_proof(

@@ -7,7 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import BadInput
+from selfreward.errors import BadInput, StoreError
+from selfreward.files import sha256_of
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -41,6 +42,14 @@ def check(folder: Path, base: Path) -> None:
                 f"{folder} adapts {layer} with {shape[axis]} features, {base.name} has {wanted[axis]} there: "
                 "it is of another base"
             )
+
+
+def check_hash(folder: Path, name: str, sha256: str | None) -> None:
+    """Raises `StoreError` where the weights are gone or are not those of the policy's row."""
+    there = sha256_of(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else None
+    if there != sha256:
+        told = f"has sha256 {there[:12]}…, {(sha256 or '')[:12]}… was trained" if there else "is gone"
+        raise StoreError(f"the adapter of {name}: {folder / WEIGHTS} {told}: put it back from a copy")
 
 
 def rank(folder: Path) -> int:

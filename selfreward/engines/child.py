@@ -12,7 +12,9 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from selfreward.engines.kinds import open_engine
+from selfreward.engines.memory import ran_out
 from selfreward.engines.process import join_driver
+from selfreward.engines.pulse import PULSE
 from selfreward.errors import SelfRewardError
 from selfreward.protocols import Engine
 
@@ -28,9 +30,10 @@ CALLS = (
 def serve(kind: str, settings: dict[str, Any]) -> None:
     """Answers `(number, call, block)` by `(number, "ok", rows, spent)` till the pipe ends.
 
-    An error is `(number, "error", message, exit_code)`. What `stream` yields goes out at once, each as
-    `(number, "part", row)` before the closing `(number, "ok", [], spent)`. `spent` is requests and tokens on
-    a server since the last answer, None where there is no server.
+    An error is `(number, "error", message, exit_code)`, `(number, "memory", message)` one of a batch that was
+    too large. What `stream` yields goes out at once, each as `(number, "part", row)` before the closing
+    `(number, "ok", [], spent)`. `spent` is requests and tokens on a server since the last answer, None where
+    there is no server. While it works it sends `(-1, "beat")` now and then.
     """
     pipe = join_driver(watch=False)
     if (pool := settings.pop("pool", None)) is not None:
@@ -38,6 +41,7 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
 
         Pool(kind, settings, **pool).serve(pipe)
         return
+    PULSE.to(lambda: pipe.send((-1, "beat")))
     engine: Engine | RewardModel | None = None
     while True:
         try:
@@ -58,7 +62,9 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
         except Exception as error:  # sent on: the driver says it to the user
             traceback.print_exc()
             code = error.exit_code if isinstance(error, SelfRewardError) else 4
-            reply = ("error", f"{type(error).__name__}: {error}".splitlines()[0], code)
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            full = ran_out(error) and getattr(engine, "loaded", True)
+            reply = ("memory", told) if full else ("error", told, code)
         pipe.send((number, *reply))
 
 

@@ -1,7 +1,9 @@
 """The driver's side of an engine: starts the child, sends it blocks, and awaits its exit code.
 
-It implements the `Engine` protocol by sending each call through the pipe. It imports nothing heavy. Threads
-may call it at once: a pool of workers answers whichever block is done, one engine in the order of the calls.
+It implements the `Engine` protocol by sending each call through the pipe. It imports nothing heavy. A child
+that dies, hangs or runs out of memory is started anew and asked the same again: a block is decided by its
+requests, whoever answers it. Threads may call a pool of workers at once, which answers whichever block is
+done; one engine answers in the order of the calls.
 """
 
 from __future__ import annotations
@@ -15,8 +17,21 @@ from typing import Any
 from selfreward.engines import process
 from selfreward.engines.meter import Meter
 from selfreward.engines.post import Post
-from selfreward.errors import BadInput, WorkFailed
+from selfreward.errors import BadInput, Interrupted, WorkFailed
+from selfreward.files import check_room
 from selfreward.protocols import Choice, Completion, Fault, Message, Request, Scored, TokenStat
+from selfreward.stopping import GOES_ON, Stop
+
+TRIES = 3  # failures in one place that stop the run
+PATIENCE = 1800.0  # seconds without a sign of life; loading a large model gives none
+
+
+class _Lost(Exception):
+    """A child is gone without its answer; `memory` where it had said that it ran out of it."""
+
+    def __init__(self, reason: str, *, memory: bool = False) -> None:
+        super().__init__(reason)
+        self.memory = memory
 
 
 class EngineClient:
@@ -29,10 +44,17 @@ class EngineClient:
         log: Path,
         timed: Callable[[str, Callable[[], Any]], Any] | None = None,
         meter: Meter | None = None,
+        *,
+        stop: Stop | None = None,
+        trouble: Callable[[str, str], None] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
+        """`trouble` hears of every new start: `restart` or `memory`, and the reason."""
         self._kind, self._settings, self._log = kind, settings, log
         self._timed = timed or (lambda _, call: call())
-        self._meter = meter or Meter()
+        self._meter, self._stop = meter or Meter(), stop or Stop()
+        self._trouble = trouble or (lambda kind, reason: None)
+        self._patience, self._halvings = patience, 0
         self._child: process.Child | None = None
         self._post: Post | None = None
 
@@ -54,15 +76,20 @@ class EngineClient:
 
     def stream(self, block: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """The completions of `generate` with their places, each as soon as the engine has finished it."""
-        if not block:
-            return
-        self._meter.check()
-        number = self._send("stream", block)
-        while True:
-            kind, part = self._timed("generate", lambda: self._reply("stream", number))
-            if kind == "ok":
+        left, failures = dict(enumerate(block)), 0
+        if left:
+            self._check()
+        while left:
+            places = list(left)
+            try:
+                number = self._send("stream", [left[place] for place in places])
+                while (reply := self._next_part(number))[0] != "ok":
+                    place, failures = places[reply[1][0]], 0
+                    del left[place]
+                    yield place, reply[1][1]
                 return
-            yield part
+            except _Lost as lost:
+                failures = self._start_again(lost, failures)
 
     def choice_logprobs(self, block: Sequence[Choice]) -> list[list[float] | Fault | None]:
         """See `Engine.choice_logprobs`."""
@@ -94,6 +121,12 @@ class EngineClient:
         found: list[list[int]] = self._call("answer_ids", answers)
         return found
 
+    def halve(self, times: int) -> None:
+        """From now on `engine.batch` is halved that often; a child that works otherwise is ended."""
+        if times != self._halvings:
+            self.close()
+            self._halvings = times
+
     def close(self) -> None:
         """Ends the child and waits until its memory is free.
 
@@ -120,16 +153,58 @@ class EngineClient:
 
     def _ask(self, name: str, block: Sequence[Any]) -> Any:
         if name in ("generate", "choice_logprobs"):  # what is stored block by block: a limit never loses work
-            self._meter.check()
-        return self._reply(name, self._send(name, block))[1]
+            self._check()
+        failures = 0
+        while True:
+            try:
+                return self._reply(name, self._send(name, block))[1]
+            except _Lost as lost:
+                failures = self._start_again(lost, failures)
+
+    def _check(self) -> None:
+        """Before a block: what has begun is finished, what has not does not begin."""
+        self._stop.check()
+        self._meter.check()
+
+    def _start_again(self, lost: _Lost, failures: int) -> int:
+        """How many failures there have been in this place; raises where another try would be one too many."""
+        if self._stop.asked:
+            raise Interrupted(f"stopped by {self._stop.asked}; {GOES_ON}") from None
+        if lost.memory:
+            if self._batch() == 1:
+                raise WorkFailed(f"{lost}: even one row at a time is too much; take a shorter or smaller one")
+            self._halvings += 1
+            self._trouble("memory", f"{lost}: going on with {self._batch()} rows at once")
+            return failures
+        check_room(self._log.parent)
+        if (
+            self.at_once > 1
+        ):  # a pool mends itself; what ends it is told, and children start in the main thread
+            raise WorkFailed(f"{lost}; run the same command again to go on")
+        if failures + 1 == TRIES:
+            again = f"; {TRIES} times in one place: run the same command again once it is mended"
+            raise WorkFailed(f"{lost}{again}")
+        self._trouble("restart", f"{lost}: started again")
+        return failures + 1
+
+    def _batch(self) -> int:
+        """Rows at once as it stands; an engine without such a limit has 1."""
+        return max(1, int(self._settings.get("batch", 1)) >> self._halvings)
+
+    def _in_force(self) -> dict[str, Any]:
+        """The child's settings; scoring is limited by tokens, which halve with the rows."""
+        if not self._halvings:
+            return self._settings
+        halved = {"halvings": self._halvings} if self._kind == "transformers" else {}
+        return self._settings | {"batch": self._batch()} | halved
 
     def start(self) -> None:
         """Starts the child where there is none, from the main thread: it dies with the thread it is of."""
         if self._child is None:
-            arguments = [self._kind, json.dumps(self._settings)]
+            arguments = [self._kind, json.dumps(self._in_force())]
             threads = self._settings.get("threads")
             self._child = process.start("selfreward.engines.child", arguments, self._log, threads)
-            self._post = Post(self._child.pipe)
+            self._post = Post(self._child.pipe, None if self.at_once > 1 else self._patience)
 
     def _send(self, name: str, block: Sequence[Any]) -> int:
         self.start()
@@ -137,7 +212,11 @@ class EngineClient:
         try:
             return self._post.send(name, list(block))
         except OSError:
-            raise self._died(name) from None
+            raise self._lost(name) from None
+
+    def _next_part(self, number: int) -> tuple[str, Any]:
+        found: tuple[str, Any] = self._timed("generate", lambda: self._reply("stream", number))
+        return found
 
     def _reply(self, name: str, number: int) -> tuple[str, Any]:
         """("ok", rows), or ("part", row) of a stream that goes on."""
@@ -145,18 +224,26 @@ class EngineClient:
         try:
             reply = self._post.reply(number)
         except EOFError:
-            raise self._died(name) from None
+            raise self._lost(name) from None
+        except TimeoutError:
+            raise self._lost(name, f"gave no sign of life for {self._patience:g} s") from None
+        if reply[0] == "memory":
+            raise self._lost(name, f"ran out of memory ({reply[1]})", memory=True)
         if reply[0] == "error":
             raise (BadInput if reply[2] == 3 else WorkFailed)(f"{self._kind} engine, {name}: {reply[1]}")
         if reply[0] == "ok" and reply[2] is not None:
             self._meter.add(*reply[2])
         return reply[0], reply[1]
 
-    def _died(self, name: str) -> WorkFailed:
+    def _lost(self, name: str, reason: str | None = None, *, memory: bool = False) -> _Lost:
+        """Ends the child; without a reason it had ended by itself."""
         child, self._child = self._child, None
         if child is None:  # another thread's call told it already
-            return WorkFailed(f"the {self._kind} engine is gone: run the same command again to go on")
-        return WorkFailed(
-            f"the {self._kind} engine died with code {child.process.wait()} in {name}: {child.log_tail()} "
-            f"(log: {child.log}); run the same command again to go on"
-        )
+            return _Lost(f"the {self._kind} engine is gone")
+        if reason is None:
+            reason = f"died with code {child.close()}"
+        else:
+            child.process.kill()
+            child.close()
+        tail = "" if memory else f": {child.log_tail()}"
+        return _Lost(f"the {self._kind} engine {reason} in {name}{tail} (log: {child.log})", memory=memory)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from selfreward.engines.pulse import PULSE
 from selfreward.protocols import Sampling
 
 NUCLEUS_WIDTH = 512  # most nuclei fit in this many tokens; a row whose nucleus does not is sorted whole
@@ -165,6 +166,7 @@ def decode(model: Any, rows: Sequence[Row], stop_ids: frozenset[int], pad_id: in
     else:
         state = prefill(model, [r.prompt_ids for r in rows], pad_id, room=room)
     while True:
+        PULSE.beat()
         tokens = _step(alive, state.logits[:, -1], stop_ids)
         left = [i for i, r in enumerate(alive) if not r.done]
         if not left:

@@ -20,6 +20,7 @@ from typing import Any
 from selfreward.engines import adapter as adapters
 from selfreward.engines.chat import Chat
 from selfreward.engines.choices import Walk
+from selfreward.engines.pulse import PULSE
 from selfreward.engines.server import Server, Unanswered
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of
@@ -186,6 +187,7 @@ class OpenaiEngine:
             where = [place for place, ask in enumerate(fed) if ask.adapter == adapter]
             model = self._name(adapter)
             for k, found in self.server.each([partial(one, fed[place], model) for place in where]):
+                PULSE.beat()
                 yield where[k], found
 
     def _choice(self, text: str, prompt: list[int], model: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ class Post:
     Raises `EOFError` in all who wait when the other side is gone.
     """
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, patience: float | None = None) -> None:
+        """`patience`: seconds without a letter, or a beat, after which `reply` raises `TimeoutError`."""
+        self._pipe, self._patience = pipe, patience
         self._numbers = itertools.count()
         self._sending = threading.Lock()
         self._turn = threading.Condition()
@@ -51,15 +52,19 @@ class Post:
         self._is_read = True
         self._turn.release()
         letter: tuple[Any, ...] | None = None
+        silent = False
         try:
-            letter = self._pipe.recv()
+            silent = self._patience is not None and not self._pipe.poll(self._patience)
+            letter = None if silent else self._pipe.recv()
         except (EOFError, OSError):
             pass
         finally:
             self._turn.acquire()
             self._is_read = False
             self._turn.notify_all()
+        if silent:
+            raise TimeoutError
         if letter is None:
             self._ended = True
-        else:
+        elif letter[1] != "beat":
             self._come[letter[0]].append(letter[1:])

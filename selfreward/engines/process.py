@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
 
+from selfreward.points import reach
+
 QUIET = {  # nothing leaves the machine, and a log is a log
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -73,6 +75,7 @@ def start(
 
     Call it from the main thread (PDEATHSIG is per thread).
     """
+    reach("start", module)
     log.parent.mkdir(parents=True, exist_ok=True)
     ours, theirs = socketpair()
     environment = (
@@ -91,6 +94,7 @@ def start(
             pass_fds=[theirs.fileno()],
         )
     theirs.close()
+    reach("started", module)
     return Child(process, Connection(ours.detach()), log)
 
 
@@ -102,7 +106,7 @@ def join_driver(watch: bool) -> Connection:
     """
     driver = int(os.environ.pop("SELFREWARD_DRIVER"))
     _die_with_parent(driver)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the group; the driver decides
+    _leave_signals()
     pipe = Connection(int(os.environ.pop("SELFREWARD_PIPE")))
     if watch:
         threading.Thread(target=_exit_at_end, args=(pipe,), daemon=True).start()
@@ -110,9 +114,15 @@ def join_driver(watch: bool) -> Connection:
 
 
 def tie_to_parent() -> None:
-    """In a grandchild: ends with the process that started it, and leaves Ctrl-C to the driver."""
+    """In a grandchild: ends with the process that started it, and leaves signals to the driver."""
     _die_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_signals()
+
+
+def _leave_signals() -> None:
+    """A terminal's Ctrl-C and Slurm's warnings reach every process; the driver decides what is done."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _die_with_parent(driver: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from selfreward.engines.chat import Chat
 from selfreward.engines.choices import longest, spell, without_longer
+from selfreward.engines.pulse import PULSE
+from selfreward.points import reach
 from selfreward.protocols import Choice, Completion, Message, Request, Scored, TokenStat
 
 T = TypeVar("T")
@@ -40,9 +42,12 @@ class TransformersEngine:
         dtype: str = "auto",
         batch: int = 64,
         threads: int | None = None,
+        halvings: int = 0,
     ) -> None:
+        """`halvings`: how often the tokens of a scoring pass are halved, after memory ran out."""
         self.chat = Chat(model, chat_template, system)
         self._folder, self._dtype, self._batch, self._threads = model, dtype, batch, threads
+        self._score_tokens = SCORE_TOKENS >> halvings
         self._model: Any = None
         self._adapters: dict[str, str] = {}
 
@@ -84,6 +89,7 @@ class TransformersEngine:
         rows.sort(key=lambda r: (len(r[1].prompt_ids), r[1].prompt_ids, r[0]))
         for start in range(0, len(rows), self._batch):
             part = [row for _, row in rows[start : start + self._batch]]
+            reach("batch", len(part))
             decode(self.model, part, self.chat.stop_ids, self.chat.pad_id)
         for i, row in rows:
             found[i] = self._completion(row)
@@ -108,6 +114,8 @@ class TransformersEngine:
         found: list[list[float] | None] = [None] * len(block)
         for start in range(0, len(fits), self._batch):
             part = fits[start : start + self._batch]
+            reach("batch", len(part))
+            PULSE.beat()
             for i, row in zip(
                 part, self._read_choices([prompts[i] for i in part], [spelled[i] for i in part]), strict=True
             ):
@@ -149,7 +157,9 @@ class TransformersEngine:
         order = sorted(
             range(len(block)), key=lambda i: len(block[i].prompt_ids) + len(block[i].completion_ids)
         )
-        for part in _within(order, lambda i: len(block[i].prompt_ids) + len(block[i].completion_ids)):
+        lengths = [len(s.prompt_ids) + len(s.completion_ids) for s in block]
+        for part in _within(order, lengths, self._score_tokens):
+            PULSE.beat()
             rows = [[*block[i].prompt_ids, *block[i].completion_ids] for i in part]
             width = max(map(len, rows))
             ids = torch.tensor([r + [self.chat.pad_id] * (width - len(r)) for r in rows])
@@ -215,6 +225,11 @@ class TransformersEngine:
         self._adapters[folder] = name
 
     @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory: what runs out of it afterwards is a batch."""
+        return self._model is not None
+
+    @property
     def model(self) -> Any:
         """The weights, loaded once."""
         if self._model is None:
@@ -265,11 +280,11 @@ def resolve_dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-def _within(order: Sequence[int], length: Callable[[int], int]) -> Iterator[list[int]]:
-    """Groups of a length-sorted order with a padded size within `SCORE_TOKENS`, at least one row each."""
+def _within(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Groups of a length-sorted order of at most `most` tokens with padding, at least one row each."""
     part: list[int] = []
     for i in order:
-        if part and (len(part) + 1) * length(i) > SCORE_TOKENS:
+        if part and (len(part) + 1) * lengths[i] > most:
             yield part
             part = []
         part.append(i)

@@ -15,6 +15,7 @@ from typing import Any
 from selfreward.engines import adapter as adapters
 from selfreward.engines.chat import Chat
 from selfreward.engines.choices import Walk
+from selfreward.engines.pulse import PULSE
 from selfreward.errors import BadInput
 from selfreward.files import sha256_of
 from selfreward.protocols import Choice, Completion, Message, Request, Scored
@@ -166,6 +167,7 @@ class VllmEngine:
             places = dict(zip(map(_number, ids), where, strict=True))
             core = self.llm.llm_engine
             while core.has_unfinished_requests():
+                PULSE.beat()
                 for output in core.step():
                     if output.finished:
                         yield places.pop(_number(output.request_id)), output

@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from selfreward.engines import adapter as adapters
-from selfreward.engines import process
 from selfreward.engines.adapter import WEIGHTS
-from selfreward.errors import BadInput, GateHalted, WorkFailed
+from selfreward.errors import BadInput, GateHalted
 from selfreward.files import place_folder, remove_folder, sha256_of, write_json
 from selfreward.ids import derive_seed, unpack_ids
-from selfreward.records import Metric, Policy, Stage, TrainedOn
-from selfreward.stages import mixing, training_gate
+from selfreward.records import Policy, Stage, TrainedOn
+from selfreward.stages import mixing, trainer_child, training_gate
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages.sft import check_files, sft_rows
 from selfreward.stages.standing import trains_soft
 from selfreward.stages.work import Work, flat
-from selfreward.training.job import LAUNCH, REFUSED, TrainingSpec, write_job
-from selfreward.training.launching import Launch, lines, shown
+from selfreward.training.job import TrainingSpec, write_job, write_spec
+from selfreward.training.launching import shown
+from selfreward.training.log import LOG
 from selfreward.training.order import shares
 
 JOB = "job.json"  # in the adapter folder: which rows and settings made it
@@ -77,7 +73,7 @@ def check(work: Work) -> None:
     """Before any work: what SFT would train on can be read, and steps can be shared by the processes."""
     check_files(work)
     sft, training = work.recipe.start.sft, work.recipe.training
-    world = launch_of(work).world
+    world = trainer_child.launch_of(work).world
     shares(training.batch, training.micro_batch, world)
     if sft:
         shares(sft.batch, sft.micro_batch, world)
@@ -93,16 +89,29 @@ def run(work: Work, stage: Stage) -> str:
     job.mkdir(parents=True, exist_ok=True)
     training_gate.write_fixed(work, policy, job)
     work.close_engine()  # its memory is the trainer's now
+    trainer_child.await_earlier(work, job)
     fingerprint = {"rows_sha256": write_job(job, spec, rows), "fingerprint": stage.fingerprint}
     if not _is_adopted(home / "adapter", fingerprint):
         remove_folder(home / "adapter")
         work.clock.timed("training", lambda: _train(work, stage, policy, job))
         write_json(job / "adapter" / JOB, fingerprint)
         place_folder(job / "adapter", home / "adapter")
-    _copy_log(work, stage, policy, job / "train.jsonl")
-    training_gate.conclude(work, stage, job / "train.jsonl")
+    trainer_child.copy_log(work, stage, policy, job / LOG)
+    training_gate.conclude(work, stage, job / LOG)
     shutil.rmtree(job / "checkpoints", ignore_errors=True)
     return f"trained on {len(rows)} rows in {stage.n_done} steps"
+
+
+def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
+    """Trains in passes that fit the memory; what was found out of it holds for the stage, resumed or not."""
+    spec, world = _spec(work, stage, policy), trainer_child.launch_of(work).world
+    while True:
+        write_spec(job, trainer_child.smaller(spec, work.halvings, world))
+        try:
+            return trainer_child.train(work, stage, policy, job)
+        except trainer_child.OutOfMemory as error:
+            less = trainer_child.smaller(spec, work.halvings + 1, world).micro_batch
+            work.trouble("memory", f"{error}: going on with {less} at once")
 
 
 def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
@@ -169,7 +178,7 @@ def _spec(work: Work, stage: Stage, policy: Policy) -> TrainingSpec:
         reference=options.reference,
         chat_template=work.chat_template,
         gradient_checkpointing=options.gradient_checkpointing,
-        processes=launch_of(work).world,
+        processes=trainer_child.launch_of(work).world,
     )
 
 
@@ -227,89 +236,10 @@ def _check_room(work: Work, spec: TrainingSpec) -> None:
         )
 
 
-def _train(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
-    """Starts the trainer child and copies its log into `metric` until it ends."""
-    remove_folder(job / "adapter")
-    log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
-    child = _start(work, job, log)
-    start, watch = time.monotonic(), training_gate.watch_of(work, stage)
-    try:
-        while child.process.poll() is None:
-            _copy_log(work, stage, policy, job / "train.jsonl")
-            training_gate.look(work, stage, watch, job / "train.jsonl")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(timeout=1.0)
-    except BaseException:
-        child.process.kill()
-        child.close()
-        raise
-    code = child.close()
-    stage.seconds += time.monotonic() - start
-    if code != 0 and (job / REFUSED).exists():
-        refused = json.loads((job / REFUSED).read_text(encoding="utf-8"))
-        kind = {e.exit_code: e for e in (GateHalted, BadInput)}.get(refused["exit_code"], WorkFailed)
-        if kind is GateHalted:
-            training_gate.refused(work, stage, f"{policy.name}: {refused['message']}")
-        raise kind(f"{policy.name}: {refused['message']}")
-    if code != 0:
-        raise WorkFailed(
-            f"training {policy.name} ended with code {code}: {child.log_tail()} (log: {log}); "
-            "run the same command again to go on"
-        )
-
-
-def launch_of(work: Work) -> Launch:
-    """How the recipe's trainings are started; several machines meet where the run is started."""
-    options = work.recipe.training
-    master = socket.gethostname() if options.nodes > 1 else "127.0.0.1"
-    return Launch(work.processes, options.nodes, tuple(options.launch or ()), master)
-
-
 def print_launch(work: Work) -> str:
     """The commands that would make M2, for `iterate --print-launch`."""
-    launch, job = launch_of(work), (work.folder / "M2" / "training").resolve()
+    launch, job = trainer_child.launch_of(work), (work.folder / "M2" / "training").resolve()
     shares(work.recipe.training.batch, work.recipe.training.micro_batch, launch.world)
     if launch.world == 1:
         return f"{sys.executable} -P -m selfreward.training {job}"
     return shown(launch, str(job), sys.executable)
-
-
-def _start(work: Work, job: Path, log: Path) -> process.Child:
-    """One trainer, or as many ranks as the recipe says, each with its share of the threads."""
-    launch = launch_of(work)
-    if launch.world > 1:
-        job = job.resolve()
-        told = {"lines": lines(launch, str(job), sys.executable), "elsewhere": bool(launch.prefix)}
-        write_json(job / LAUNCH, told)
-        threads = max(1, work.threads // launch.processes)
-        return process.start("selfreward.training.launch", [str(job)], log, threads)
-    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # several need a launcher
-    extra = {"CUDA_VISIBLE_DEVICES": one_gpu}
-    return process.start("selfreward.training", [str(job)], log, work.threads, extra)
-
-
-def _copy_log(work: Work, stage: Stage, policy: Policy, path: Path) -> None:
-    """Rows of `train.jsonl` as metrics; a line that is still being written waits for the next look."""
-    if not path.exists():
-        return
-    sft = work.recipe.start.sft
-    n_rows = sft.batch if stage.name == "sft" and sft else work.recipe.training.batch
-    metrics: list[Metric] = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        found = json.loads(line)
-        step, stage.n_total = found.pop("step"), found.pop("total")
-        if step > stage.n_done:
-            stage.n_done = step
-            metrics += [
-                Metric(
-                    run_id=work.run.id, policy=policy.name, stage=stage.name, name=f"train/{name}", step=step,
-                    **training_gate.values(value, n_rows),
-                )
-                for name, value in found.items()
-            ]  # fmt: skip
-    if metrics:
-        work.store.put_metrics(metrics)
-        work.store.commit_block(stage, [], 0)
-    work.advance(stage)

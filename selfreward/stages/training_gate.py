@@ -19,6 +19,7 @@ from selfreward.records import Alarm, Policy, Stage
 from selfreward.stages import accepted
 from selfreward.stages.work import Work
 from selfreward.training.fixed import FIXED, TEXTS
+from selfreward.training.log import read_log
 
 
 def write_fixed(work: Work, policy: Policy, job: Path) -> None:
@@ -72,8 +73,7 @@ def _findings(work: Work, stage: Stage, watch: TrainingWatch | None, path: Path)
     findings: list[Finding] = []
     if watch is None or not path.exists():
         return findings
-    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        line = json.loads(text) if text.endswith("\n") else {"step": 0}
+    for line in read_log(path):
         if line["step"] > watch.seen:
             findings = _worst(findings, watch.add(line), watch.seen)
     known = accepted.reasons(work)

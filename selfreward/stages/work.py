@@ -30,6 +30,7 @@ from selfreward.recipe_file import locate
 from selfreward.records import Policy, Run, Stage
 from selfreward.rewards import ExternalReward
 from selfreward.sections import SamplingOptions
+from selfreward.stopping import Stop
 from selfreward.store import Store
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers")
@@ -84,10 +85,14 @@ class Work:
     base: Path
     model: str  # the base's identity, as `policy.model` stores it
     progress: Progress
+    stop: Stop = field(default_factory=Stop)
     clock: Clock = field(default_factory=Clock)
     engine_log: str = "engine.log"
     meter: Meter = field(init=False)
     on_verdict: Callable[[str], None] | None = None  # called with each policy that is promoted or rejected
+    halvings: int = 0  # how often memory ran out in the stage at work
+    _stage: Stage | None = None
+    _sound: set[Path] = field(default_factory=set)  # adapters whose weights are what their row says
     _engine: EngineClient | None = None
     _others: dict[str, EngineClient] = field(default_factory=dict)
 
@@ -123,8 +128,17 @@ class Work:
         return self.store.policies(self.run.id)[name]
 
     def adapter(self, policy: Policy) -> str | None:
-        """Absolute path of a policy's LoRA folder; None for the base itself."""
-        return str(self.folder / policy.adapter) if policy.adapter else None
+        """Absolute path of a policy's LoRA folder, its weights held against the row once; None for the base.
+
+        Raises `StoreError` where they are not what was trained.
+        """
+        if policy.adapter is None:
+            return None
+        folder = self.folder / policy.adapter
+        if folder not in self._sound:
+            adapters.check_hash(folder, policy.name, policy.sha256)
+            self._sound.add(folder)
+        return str(folder)
 
     def file(self, name: str) -> Path:
         """A file the recipe names."""
@@ -187,9 +201,29 @@ class Work:
         if self._engine is None:
             log = self.folder / "logs" / self.engine_log
             self._engine = EngineClient(
-                self.recipe.engine.type, self._engine_settings(), log, self.clock.timed, self.meter
-            )
+                self.recipe.engine.type, self._engine_settings(), log, self.clock.timed, self.meter,
+                stop=self.stop, trouble=self.trouble, patience=self.patience,
+            )  # fmt: skip
+            self._engine.halve(self.halvings)
         return self._engine
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a sign of life after which a child is taken for hung."""
+        return self.recipe.engine.hung_after
+
+    def enter(self, stage: Stage) -> None:
+        """A stage begins or goes on; how small its batches had to be is known from its events."""
+        self._stage, self.halvings = stage, self.store.count_events(self.run.id, "memory", stage)
+        if self._engine is not None:
+            self._engine.halve(self.halvings)
+
+    def trouble(self, kind: str, reason: str) -> None:
+        """What went wrong in a child and was mended: an event, and a line of the story."""
+        of = {"policy": self._stage.policy, "stage": self._stage.name} if self._stage else {}
+        self.store.save(events=[self.store.event(self.run.id, kind, **of, reason=reason)])
+        self.halvings += kind == "memory"
+        self.progress.say(reason)
 
     def _engine_settings(self) -> dict[str, Any]:
         options = self.recipe.engine

@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, create_engine, event, insert, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from selfreward.errors import StoreError
+from selfreward.points import reach
 
 if TYPE_CHECKING:
     from sqlmodel import SQLModel
@@ -47,6 +48,7 @@ class Database:
         self._write = write
         self._writing = False
         self._synchronous = "NORMAL"
+        self._wal = f"{path}-wal"
         self._engine = create_engine(_url(path, write))
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", self._begin)
@@ -68,6 +70,10 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
+                reach("commit", self._wal)
+            reach("committed", self._wal)
+            if self._synchronous == "FULL":
+                reach("synced", self._wal)
         except OperationalError as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error.orig}; what was stored is whole"
@@ -158,3 +164,5 @@ class Database:
         with self._engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, HEAD)
+            reach("commit", self._wal)
+        reach("committed", self._wal)

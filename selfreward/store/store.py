@@ -56,6 +56,15 @@ class Store(Database):
         )  # fmt: skip
         return [Alarm(**row._mapping) for row in rows]
 
+    def count_events(self, run_id: int, kind: str, stage: Stage) -> int:
+        """How many events of that kind name the stage."""
+        row = self.one(
+            "SELECT count(*) FROM event WHERE run_id = :r AND kind = :k"
+            " AND json_extract(detail, '$.policy') = :p AND json_extract(detail, '$.stage') = :s",
+            r=run_id, k=kind, p=stage.policy, s=stage.name,
+        )  # fmt: skip
+        return int(row[0])
+
     def commit_block(
         self, stage: Stage, records: Sequence[SQLModel], done: int, tokens: int = 0, seconds: float = 0.0
     ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
 from pathlib import Path
 
+from selfreward.engines.memory import ran_out
 from selfreward.engines.process import join_driver, tie_to_parent
-from selfreward.errors import SelfRewardError
-from selfreward.files import write_json
+from selfreward.errors import BadInput, SelfRewardError, WorkFailed
+from selfreward.files import MAKE_ROOM, disk_is_full, write_json
 from selfreward.training.job import REFUSED
 from selfreward.training.trainer import train
 
@@ -32,11 +34,22 @@ def main() -> int:
         try:
             train(folder)
         except SelfRewardError as error:
-            print(error, file=sys.stderr)
-            if first:
-                write_json(folder / REFUSED, {"exit_code": error.exit_code, "message": str(error)})
-            return error.exit_code
+            return _refuse(folder, error) if first else error.exit_code
+        except Exception as error:
+            if ran_out(error):  # whichever process it was
+                return _refuse(folder, WorkFailed(str(error).partition("\n")[0]), memory=True)
+            if not disk_is_full(error, folder):
+                raise
+            return _refuse(folder, BadInput(f"{folder} has no room left: {MAKE_ROOM}"))
     return 0
+
+
+def _refuse(folder: Path, error: SelfRewardError, *, memory: bool = False) -> int:
+    """Says why in the log and, where the disk has room, for the driver."""
+    print(error, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        write_json(folder / REFUSED, {"exit_code": error.exit_code, "message": str(error), "memory": memory})
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward.files import sha256_of_text, write_json, write_text
+from selfreward.files import sha256_of, sha256_of_text, write_json, write_text
 
 LAUNCH = "launch.json"  # the command lines of a training of several processes
-REFUSED = "refused.json"  # why a training ended itself: exit code and message
+REFUSED = "refused.json"  # why a training ended itself: exit code and message, and whether memory ran out
+STOP = "stop"  # there while the driver wants the training to save a checkpoint and end
+ALIVE = "alive"  # touched by a training at work
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +64,20 @@ def write_job(folder: Path, spec: TrainingSpec, rows: list[dict[str, Any]]) -> s
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(r, separators=(",", ":")) + "\n" for r in rows)
     write_text(folder / "rows.jsonl", text)
-    write_json(folder / "spec.json", dataclasses.asdict(spec))
+    write_spec(folder, spec)
     return sha256_of_text(text)
+
+
+def write_spec(folder: Path, spec: TrainingSpec) -> None:
+    """Leaves the spec alone: the same rows in other passes."""
+    write_json(folder / "spec.json", dataclasses.asdict(spec))
+
+
+def identity(folder: Path) -> str:
+    """Sha256 of what decides the adapter: nobody goes on from the half-way state of other rows or settings.
+
+    How a step is cut into passes and how often it is saved decide nothing.
+    """
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    decided = {k: v for k, v in spec.items() if k not in ("micro_batch", "save_steps", "threads")}
+    return sha256_of_text(json.dumps([decided, sha256_of(folder / "rows.jsonl")], sort_keys=True))

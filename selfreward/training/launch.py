@@ -56,5 +56,7 @@ def _part(others: list[subprocess.Popen[bytes]], parting: signal.Signals) -> Non
 if __name__ == "__main__":
     join_driver(watch=True)
     told = json.loads((Path(sys.argv[1]) / LAUNCH).read_text(encoding="utf-8"))
+    if not told["elsewhere"]:  # torchrun leaves signals to the driver, as its ranks do, and ends these soon
+        os.environ |= {"PET_SIGNALS_TO_HANDLE": "SIGQUIT", "PET_SHUTDOWN_TIMEOUT": "5"}
     # a launcher such as srun must be asked, or what it started elsewhere goes on
     sys.exit(run(told["lines"], signal.SIGTERM if told["elsewhere"] else signal.SIGKILL))

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import GateHalted
+from selfreward.files import write_text
+from selfreward.points import reach
+
+LOG = "train.jsonl"
 
 LOGGED = {  # TRL's names → ours, the ones the store keeps as metrics
     "loss": "loss",
@@ -47,9 +51,11 @@ def log_callback(path: Path) -> Any:
             if "loss" not in line:
                 return
             bad = sorted(k for k, v in line.items() if not math.isfinite(v))
+            reach("step", state.global_step)
             if state.is_world_process_zero:
                 self._write({"step": state.global_step, "total": state.max_steps} | line | self.noted)
             self.noted = {}
+            reach("step told", state.global_step)
             if bad:
                 raise GateHalted(f"training is not finite at step {state.global_step}: {', '.join(bad)}")
 
@@ -64,6 +70,18 @@ def cut_log(path: Path, step: int) -> None:
     """Drops the lines of steps after the checkpoint that is resumed from: they will be written again."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if "loss" in json.loads(line) and json.loads(line)["step"] <= step]
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    told = [line for line in read_log(path) if "loss" in line and line["step"] <= step]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in told))
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines up to the first that is not whole: still being written, or torn by a power cut."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+        if not line.endswith("\n"):
+            found.pop()
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from selfreward.engines.pulse import PULSE
+from selfreward.points import reach
 from selfreward.training.job import TrainingSpec
 from selfreward.training.order import Row
 
@@ -112,6 +114,8 @@ def with_reference(
     with torch.no_grad(), bare:
         for start in range(0, len(order), 2 * spec.micro_batch):
             part = order[start : start + 2 * spec.micro_batch]
+            reach("batch", len(part))
+            PULSE.beat()
             inputs = collate([own[i] | {"weight": 1.0} for i in part])
             logps = answer_logps(model, {k: v.to(model.device) for k, v in inputs.items()})
             for i, values in zip(part, torch.stack(logps.chunk(2), dim=1).tolist(), strict=True):

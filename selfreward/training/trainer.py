@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from selfreward.errors import BadInput, GateHalted
-from selfreward.files import write_json
+from selfreward.engines.pulse import PULSE
+from selfreward.errors import BadInput, GateHalted, Interrupted
+from selfreward.files import fsync, write_json
+from selfreward.points import reach
 from selfreward.training.checkpoints import last_sound_checkpoint, seal
+from selfreward.training.driven import driven_callback
 from selfreward.training.fixed import drift_callback
-from selfreward.training.job import TrainingSpec, read_job
-from selfreward.training.log import cut_log, log_callback
+from selfreward.training.job import ALIVE, STOP, TrainingSpec, identity, read_job
+from selfreward.training.log import LOG, cut_log, log_callback
 from selfreward.training.order import in_steps, shares
 from selfreward.training.preference import collator, pair_length, pair_trainer, with_reference
 from selfreward.training.proof import prove
@@ -29,6 +32,8 @@ def train(folder: Path) -> None:
     from selfreward.engines.transformers_engine import load_base
 
     spec, rows = read_job(folder)
+    if process_of()[0] == 0:
+        PULSE.to((folder / ALIVE).touch)
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic: Any = torch.utils.deterministic  # its switch is a property the module gains as it loads
     deterministic.fill_uninitialized_memory = False
@@ -41,9 +46,12 @@ def train(folder: Path) -> None:
     check_active(spec, **active(trainer))
     checkpoint = _resume_point(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if 0 < trainer.state.global_step < trainer.state.max_steps and (folder / STOP).exists():
+        raise Interrupted(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
     if trainer.state.global_step == 0:
         raise GateHalted("training made no optimiser step: there are no rows")
     if trainer.is_world_process_zero():
+        fsync(folder / LOG)  # its last steps must not be lost behind an adapter that is kept
         _save_adapter(trainer.model, chat, folder / "adapter")
         proof = prove(trainer.model, spec, rows, chat.pad_id) | active(trainer)
         write_json(folder / "adapter" / "proof.json", proof)
@@ -55,8 +63,8 @@ def _resume_point(folder: Path) -> Path | None:
 
     found: list[str | None] = [None]
     if process_of()[0] == 0:
-        checkpoint = last_sound_checkpoint(folder / "checkpoints", process_of()[1])
-        cut_log(folder / "train.jsonl", int(checkpoint.name.split("-")[1]) if checkpoint else 0)
+        checkpoint = last_sound_checkpoint(folder / "checkpoints", identity(folder), process_of()[1])
+        cut_log(folder / LOG, int(checkpoint.name.split("-")[1]) if checkpoint else 0)
         found = [str(checkpoint) if checkpoint else None]
     if process_of()[1] > 1:
         broadcast_object_list(found, from_process=0)
@@ -108,13 +116,13 @@ def _sft_trainer(
         for r in in_steps(rows, spec, lambda r: len(r["prompt_ids"]) + len(r["completion_ids"]))
     ]
     model = _with_adapter(base, spec)
-    log = log_callback(folder / "train.jsonl")
+    log = log_callback(folder / LOG)
     return _sound(SFTTrainer)(
         model=model,
         args=SFTConfig(max_length=None, **arguments(spec, folder)),
         train_dataset=Dataset.from_list(data),
         processing_class=tokenizer,
-        callbacks=[drift_callback(folder, model, _pad_id(tokenizer), log), log],
+        callbacks=[drift_callback(folder, model, _pad_id(tokenizer), log), log, driven_callback(folder)],
     )
 
 
@@ -135,7 +143,7 @@ def _dpo_trainer(
     )  # fmt: skip
     pad_id = _pad_id(tokenizer)
     model = _with_adapter(base, spec)
-    log = log_callback(folder / "train.jsonl")
+    log = log_callback(folder / LOG)
     drift = drift_callback(folder, model, pad_id, log)
     known = with_reference(model, rows, spec, pad_id, *process_of())
     trainer = pair_trainer(_sound(DPOTrainer))(
@@ -144,7 +152,7 @@ def _dpo_trainer(
         train_dataset=Dataset.from_list(in_steps(known, spec, pair_length)),
         data_collator=collator(pad_id),
         processing_class=tokenizer,
-        callbacks=[drift, log],
+        callbacks=[drift, log, driven_callback(folder)],
     )
     trainer.model.delete_adapter("ref")  # TRL's frozen copy: its answers are in the rows already
     return trainer
@@ -171,11 +179,14 @@ def _sound(trainer: Any) -> Any:
                 )
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            reach("save", self.state.global_step)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 world = self.accelerator.num_processes
-                seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", world)
+                fsync(Path(self.args.output_dir).parent / LOG)  # the steps before it are told for good
+                checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                seal(checkpoint, identity(checkpoint.parent.parent), world)
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             from torch.utils.data import SequentialSampler
