@@ -158,7 +158,7 @@ def test_two_processes_resume_to_the_same_adapter(tiny_policy: Path, tmp_path: P
         launch(cut, spec, 1)
 
 
-def until(true: Any, seconds: float = 120) -> None:
+def until(true: Any, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come true"
@@ -207,7 +207,7 @@ def test_no_rank_outlives_its_launcher_or_its_driver(tiny_policy: Path, tmp_path
     first = ranks_of(job)
     os.kill(min(first), signal.SIGKILL)  # the launcher has the least number
     until(lambda: not set(first) & set(ranks_of(job)), 10)
-    until(lambda: len(ranks_of(job)) == 4)
+    until(lambda: len(ranks_of(job)) >= 4)  # both launchers, both ranks
     driver.send_signal(signal.SIGKILL)
     until(lambda: not ranks_of(job), 10)
     assert "ended with code -9" in driver.communicate(timeout=60)[0]
