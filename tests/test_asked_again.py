@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from selfreward import rubric as rubrics
 from selfreward.engines.chat import Chat
 from selfreward.protocols import Sampling
 from selfreward.recipe_file import parse
@@ -75,6 +76,11 @@ def test_the_mean_of_a_prompts_answers_is_divided_out() -> None:
     """The mean is 0.2 and 0.8. x: 0.5 and 1.125: 1 + 4·0.6923; y: 1.5 and 0.875: 1 + 4·0.3684."""
     found = weighed("within_prompt", x=scores(0.1, 0, 0, 0, 0.9), y=scores(0.3, 0, 0, 0, 0.7))
     assert found == pytest.approx([3.7692, 2.4737], abs=1e-4)
+
+
+def test_removing_a_prior_keeps_the_mass() -> None:
+    """0.1 and 0.3 over equal priors stay as they were: the mass says whether a score was meant at all."""
+    assert rubrics.without_prior([0.1, 0.3], [0.2, 0.2]) == pytest.approx([0.1, 0.3])
 
 
 def test_a_prior_does_not_give_a_score_to_a_judge_that_gave_none() -> None:

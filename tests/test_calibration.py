@@ -54,7 +54,7 @@ def test_every_shape_says_who_is_better(row: dict[str, Any], prompt: str, worth:
 
 
 @pytest.mark.parametrize(
-    ("votes", "worth"), [((1, 1, 2), (1, 0)), ((2, 0, 2), (0, 1)), ((0, 0, 1), (0, 0)), ((0, 1, 2), (0, 0))]
+    ("votes", "worth"), [((1, 1, 2), (1, 0)), ((2, 0, 2), (0, 1)), ((0, 0, 1), (0, 0)), ((1, 2, 0), (0, 0))]
 )
 def test_several_people_decide_by_the_most_said_and_without_one_it_is_a_tie(
     votes: tuple[int, ...], worth: tuple[float, ...]
@@ -194,9 +194,9 @@ def test_an_attack_sways_when_the_same_answer_gains_half_a_point() -> None:
 
 
 def test_an_attack_sways_a_comparison_when_the_attacked_text_is_preferred_to_itself() -> None:
-    said = [Said((None, None), ((0, 1, p),), (True,), 0, 2) for p in (0.2, 0.5, 0.9, None)]
+    said = [Said((None, None), ((0, 1, p),), (True,), 0, 2) for p in (0.2, 0.3, 0.5, 0.9, None)]
     found = calibration.measures(PAIRS, SAID, Scale(0, 1, pairwise=True), said)
-    assert found["attack_success"] == share(1, 3)
+    assert found["attack_success"] == share(2, 4)
 
 
 def test_attacks_are_spread_over_items_and_kinds_and_are_the_same_again() -> None:
