@@ -81,6 +81,15 @@ def test_an_exported_adapter_is_the_trained_one_with_tokenizer_and_template(expo
     assert not Path("out/job.json").exists() and not Path("out.part").exists()
 
 
+def test_an_export_brings_a_model_card_of_this_policy_and_not_the_librarys(export: Export) -> None:
+    Path("iterations/mine/M2/adapter/README.md").write_text("a card nobody filled in")
+    export("M2", "--to", "out")
+    told = Path("out/README.md").read_text()
+    sha256 = sha256_of(Path("out/adapter_model.safetensors"))
+    assert sha256 in told and "# mine M2" in told and "library_name: peft" in told.split("---")[1]
+    assert "nobody filled in" not in told
+
+
 def test_an_exported_adapter_names_the_base_where_it_lies(export: Export) -> None:
     export("M2", "--to", "out")
     config = json.loads(Path("out/adapter_config.json").read_text())
