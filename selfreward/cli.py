@@ -20,11 +20,12 @@ from typing import Annotated, Any
 import typer
 
 from selfreward import grading_cli, judge_cli, no_model
-from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError
+from selfreward.errors import BadInput, GateHalted, Interrupted, RecipeChanged, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
 from selfreward.probe import probe
 from selfreward.report.command import report
+from selfreward.upkeep import command as upkeep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +49,9 @@ app.command()(plan)
 app.command()(export)
 app.command()(probe)
 app.command()(report)
+app.command()(upkeep.verify)
+app.command()(upkeep.gc)
+app.command()(upkeep.restore)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 STORED = "What was stored is whole: mend it and run the same command again"
@@ -137,9 +141,15 @@ def iterate(
     print_launch: Annotated[
         bool, typer.Option("--print-launch", help="Only print what starts a training's processes.")
     ] = False,
+    branch: Annotated[
+        str | None, typer.Option("--branch", help="Work on this branch; a new one grows from --from.")
+    ] = None,
+    restart_stage: Annotated[
+        list[str] | None, typer.Option("--restart-stage", help="Make POLICY/STAGE and what follows again.")
+    ] = None,
 ) -> None:
     """Run the loop, or go on with it: whatever is done already is not done again."""
-    from selfreward import loop
+    from selfreward import branching, loop
     from selfreward.report.refresh import refreshed
     from selfreward.runs import open_work, recipe_file
     from selfreward.show.progress import terminal_progress
@@ -166,6 +176,8 @@ def iterate(
             f"run {file.stem}: {work.recipe.model.id} to {goal}, {work.dtype}, "
             f"{work.threads} threads; {work.destination}"
         )
+        work, start = branching.enter(work, branch, start)
+        branching.restart(work, restart_stage or [])
         if accept is not None and reason is not None:
             loop.accept(work, accept, reason.strip())
         with (
@@ -173,7 +185,8 @@ def iterate(
             refreshed(work.store.path, progress.say, work.recipe.report) as work.on_verdict,
         ):
             loop.iterate(work, start, goal, pause_before)
-        progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {file.stem}")
+        here = file.stem + (f" --branch {work.run.name}" if work.run.parent_id else "")
+        progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {here}")
 
 
 @app.command()
@@ -187,6 +200,7 @@ def status(
     signals: Annotated[
         bool, typer.Option("--signals", help="Instead: each signal of collapse over the policies.")
     ] = False,
+    branch: Annotated[str | None, typer.Option("--branch", help="Of this branch.")] = None,
 ) -> None:
     """Show policies, stages, gates and measures of a run."""
     from selfreward.runs import database_of
@@ -199,11 +213,13 @@ def status(
         found = watched.over_policies(views)
         _print(found, as_json, lambda: watched.run(found))
     elif as_json:
-        typer.echo(json.dumps(show.status_data(views)))
+        typer.echo(json.dumps(show.status_data(views, views.branch_id(branch))))
     elif watch:
         show.watch(views)
+    elif tree:
+        show.tree(views)
     else:
-        (show.tree if tree else show.status)(views)
+        show.status(views, views.branch_id(branch))
 
 
 @app.command()
@@ -371,7 +387,8 @@ def _check_choice(option: str, value: str | None, known: Sequence[str]) -> None:
 
 
 def _check_policies(start: str | None, goal: str) -> None:
-    """`--from` and `--to` are names of policies, in this order."""
+    """`--from` and `--to` are names of policies, in this order; `--from` may name a branch before it."""
+    start = start.rpartition("/")[2] if start else start
     for option, value in (("--from", start), ("--to", goal)):
         if value is not None and not (
             value[:1] == "M" and value[1:].isdecimal() and str(int(value[1:])) == value[1:]
@@ -416,6 +433,10 @@ def main() -> None:
     except SelfRewardError as error:
         if debug:
             raise
+        if isinstance(error, RecipeChanged):
+            from selfreward.show.changes import changes
+
+            changes(error.changes)
         print(f"selfreward: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before a run has begun

@@ -3,7 +3,8 @@
     SelfRewardError
     ├── BadInput           3   a recipe, a file, a folder or a model that cannot be used
     │   ├── RecipeError        the recipe itself
-    │   └── StoreError         the store: locked, newer than this version, another recipe's
+    │   └── StoreError         the store: locked, newer than this version
+    │       └── RecipeChanged  rows were made from another recipe; `changes` are the keys that differ
     ├── WorkFailed         4   an engine or a training ended without its result
     ├── GateHalted         5   a gate stopped the run, or an iteration changed nothing
     └── Interrupted      130   a signal, or a limit of the recipe; the same command goes on
@@ -11,6 +12,9 @@
 Usage errors (exit code 2) are the command line's own. Each message is one line: the thing, the reason, the
 next move.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class SelfRewardError(Exception):
@@ -30,7 +34,15 @@ class RecipeError(BadInput):
 
 
 class StoreError(BadInput):
-    """The store cannot be opened, is held by another process, or was made from another recipe."""
+    """The store cannot be opened, is held by another process, or cannot do what was asked."""
+
+
+class RecipeChanged(StoreError):
+    """Stages were made from another recipe. `changes` are (stage, key, value then, value now), in order."""
+
+    def __init__(self, message: str, changes: Sequence[tuple[str, str, Any, Any]]) -> None:
+        super().__init__(message)
+        self.changes = list(changes)
 
 
 class WorkFailed(SelfRewardError):

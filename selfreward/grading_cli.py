@@ -245,12 +245,11 @@ def _grades(views: Any, policy: str) -> dict[str, list[Grade]]:
     """The grades of an evaluated policy by suite. Raises `BadInput` with what there is instead."""
     from selfreward.evaluation.versus import Grade
 
-    known = views.evaluated()
-    if policy not in known:
-        raise BadInput(f"there is no policy {policy} in this run: it has {', '.join(known) or 'none yet'}")
-    rows = views.grades(policy)
-    if known[policy] != "done" and not rows:
-        raise BadInput(f"{policy} is not evaluated yet: `selfreward iterate --to {policy}` does it")
+    run_id, name = views.addressed(policy)
+    rows = views.grades(name, run_id)
+    if views.evaluated(run_id)[name] != "done" and not rows:
+        branch = f" --branch {policy.rpartition('/')[0]}" if "/" in policy else ""
+        raise BadInput(f"{policy} is not evaluated yet: `selfreward iterate{branch} --to {name}` does it")
     found: dict[str, list[Grade]] = {}
     for r in rows:
         found.setdefault(r.suite, []).append(Grade(r.item, r.turn, r.sample, r.seed, r.grader, r.score))

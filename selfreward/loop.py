@@ -1,4 +1,4 @@
-"""The state machine: which stage comes when, what may follow what, and when a run must stop.
+"""The state machine: what may follow what, and when a run must stop.
 
 This file alone writes `stage.status` and `policy.status`; every change is an `event` in the same transaction.
 The store is the state: running again is resuming, and there is no other code path for it.
@@ -10,7 +10,6 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from selfreward import collapse, stages
@@ -18,23 +17,15 @@ from selfreward.collapse import Finding
 from selfreward.errors import BadInput, GateHalted, Interrupted, SelfRewardError, StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Alarm, Event, Policy, Stage
-from selfreward.stages import accepted, data_gate, frozen, needs, recipe_suites
+from selfreward.stages import accepted, changed, data_gate, frozen, needs, recipe_suites, shared
 from selfreward.stages import probe as probe_stage
 from selfreward.stages import prompts as prompts_stage
 from selfreward.stages import train as train_stage
+from selfreward.stages.order import MAX_POLICY, MEASURES, name_of, steps_to
 from selfreward.stages.work import Work
 from selfreward.store.database import now
+from selfreward.store.lineage import Step
 
-# An iteration of M_t, in order: the stage, and whose row it is (0: M_t, 1: the policy being made).
-ITERATION = (
-    ("prompts", 0),
-    ("candidates", 0),
-    ("judge", 0),
-    ("pairs", 0),
-    ("train", 1),
-    ("probe", 1),
-    ("evaluate", 1),
-)
 STAGE_MOVES = {
     "pending": {"running", "skipped"},
     "running": {"done", "failed"},
@@ -48,34 +39,6 @@ POLICY_MOVES = {
     "promoted": set(),
     "rejected": {"training", "trained"},  # by a person's word alone: `iterate --accept`
 }
-MAX_POLICY = 63
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One stage of one policy."""
-
-    policy: str
-    stage: str
-
-
-def name_of(idx: int) -> str:
-    """The name of the policy at an index: M0, M1, and so on."""
-    return f"M{idx}"
-
-
-def steps_to(goal: int) -> list[Step]:
-    """Every step from nothing to policy `goal`, in order. Start policies are probed and evaluated once."""
-    found = [
-        Step("M0", "probe"),
-        Step("M0", "evaluate"),
-        Step("M1", "sft"),
-        Step("M1", "probe"),
-        Step("M1", "evaluate"),
-    ]
-    for t in range(1, goal):
-        found += [Step(name_of(t + side), stage) for stage, side in ITERATION]
-    return found
 
 
 def iterate(work: Work, start: str | None, goal: str, pause_before: str | None = None) -> None:
@@ -90,7 +53,9 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
     needs.check(work)
     _begin_policies(work)
     _check_start(work, start, goal)
+    changed.check(work, lambda stage: _is_bound(work, stage))
     train_stage.check(work)
+    ended = "interrupted"
     try:
         for step in steps_to(int(goal[1:])):
             if pause_before in (step.stage, f"{step.policy}/{step.stage}") and _is_missing(work, step):
@@ -101,13 +66,16 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
                 break
             work.stop.check()
             _take(work, step)
+        else:
+            ended = "arrived"
         work.close_engine()
-    except BaseException:
+    except BaseException as error:
+        ended = "halted" if isinstance(error, GateHalted) else ended
         work.abandon_engine()
         raise
     finally:
         with contextlib.suppress(StoreError):  # what stopped the run is the news, not its time sheet
-            _note_session(work, time.monotonic() - begun)
+            _note_session(work, time.monotonic() - begun, ended)
 
 
 def begin(work: Work) -> None:
@@ -131,13 +99,13 @@ def accept(work: Work, name: str, reason: str) -> None:
         for a in halts
     ]
     events = [work.store.event(work.run.id, accepted.EVENT, policy=name, reason=reason, halts=told)]
-    changed = []
+    records = []
     if policy is not None and policy.status == "rejected":
         status = "trained" if policy.adapter else "training"
         events += _set_policy(work, policy, status, _accepted(reason, halts))
-        changed = [policy]
+        records = [policy]
     with work.store.durable():
-        work.store.save(*changed, events=events)
+        work.store.save(*records, events=events)
     signs = ", ".join(f"{a.signal} of {a.policy}" for a in halts)
     work.progress.say(f"accepted on the way to {name}: {signs} ({reason})")
 
@@ -146,9 +114,10 @@ def _accepted(reason: str, halts: Sequence[Alarm]) -> str:
     return f"accepted over a halt: {reason} ({', '.join(a.signal for a in halts)})"
 
 
-def _note_session(work: Work, wall: float) -> None:
+def _note_session(work: Work, wall: float, ended: str) -> None:
     seconds = {k: round(v, 3) for k, v in (work.clock.seconds | {"wall": wall}).items()}
-    work.store.save(events=[work.store.event(work.run.id, "session", seconds=seconds, **work.meter.spent)])
+    told = {"seconds": seconds, "ended": ended} | work.meter.spent
+    work.store.save(events=[work.store.event(work.run.id, "session", **told)])
 
 
 def standing(work: Work) -> str:
@@ -201,6 +170,11 @@ def _check_start(work: Work, start: str | None, goal: str) -> None:
             work.progress.say(f"{following} is promoted already: going on to {goal}")
 
 
+def _is_bound(work: Work, stage: Stage) -> bool:
+    """Whether a stage keeps what it was made from."""
+    return not _is_replaceable(work, stage) and not _made_nothing(work, stage)
+
+
 def _ways_on(work: Work, policy: Policy) -> str:
     return (
         f"{policy.name} was rejected: {policy.decision}. Three ways on: "
@@ -223,15 +197,34 @@ def _take(work: Work, step: Step) -> None:
     stage = known or Stage(
         run_id=work.run.id, policy=step.policy, name=step.stage, made_in=work.run.id, status="pending"
     )
-    made_from = frozen.made_from(work, step.policy, step.stage)
-    anew = _is_replaceable(work, stage)
-    if not anew and not _made_nothing(work, stage):
-        frozen.check_same(stage, made_from)
-    if stage.status == "pending" and _is_left_out(work, step):
-        _skip(work, stage, made_from)
-    elif anew or stage.status not in ("done", "skipped"):
-        _run_stage(work, stage, made_from)
+    if stage.status not in ("done", "skipped") or _is_replaceable(work, stage):
+        made_from = frozen.made_from(work, step.policy, step.stage)
+        twin = shared.twin(work, step, made_from) if known is None else None
+        if twin is not None:
+            stage = _share(work, twin)
+        elif stage.status == "pending" and _is_left_out(work, step):
+            _skip(work, stage, made_from)
+        else:
+            _run_stage(work, stage, made_from)
     _after(work, stage)  # also of a stage done before: a crash, or a halt, may have come between
+
+
+def _share(work: Work, twin: Stage) -> Stage:
+    """A finished stage of the run a branch grew from becomes the branch's too: no row is copied."""
+    stage, policy = shared.taken(work, twin)
+    detail = {"policy": stage.policy, "stage": stage.name, "status": stage.status, "made_in": stage.made_in}
+    events = [work.store.event(work.run.id, "stage", **detail)]
+    records: list[Stage | Policy] = [stage]
+    if policy is not None:
+        decision = (
+            work.store.policies(twin.run_id)[twin.policy].decision if twin.status == "skipped" else None
+        )
+        events += _set_policy(work, policy, "trained", decision)
+        events += _set_policy(work, policy, "promoted", decision) if twin.status == "skipped" else []
+        records.append(policy)
+    work.store.save(*records, events=events)
+    work.progress.say(f"{stage.policy} {stage.name} is shared: nothing that decides it differs")
+    return stage
 
 
 def _make_policy(work: Work, step: Step) -> None:
@@ -283,10 +276,13 @@ def _made_nothing(work: Work, stage: Stage) -> bool:
 
 def _is_replaceable(work: Work, stage: Stage) -> bool:
     """`pairs` is mined anew, with newer reviews, as long as the training it feeds has not started."""
-    if stage.name != "pairs":
-        return False
-    training = work.store.stages(work.run.id).get((name_of(int(stage.policy[1:]) + 1), "train"))
-    return training is None or training.status == "pending"
+    return stage.name == "pairs" and stage.made_in == work.run.id and not _is_training(work, stage.policy)
+
+
+def _is_training(work: Work, policy: str) -> bool:
+    """Whether the training that an iteration's pairs feed has started: from then on they are frozen."""
+    training = work.store.stages(work.run.id).get((name_of(int(policy[1:]) + 1), "train"))
+    return training is not None and training.status != "pending"
 
 
 def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
@@ -341,7 +337,7 @@ def _after(work: Work, stage: Stage) -> None:
     """The gates, and the promotion at the end."""
     if stage.name == "pairs":
         findings = collapse.after_pairs(stage.policy, work.store.mining_outcomes(work.run.id, stage.policy))
-        if findings[0].level == "ok" and _is_replaceable(work, stage):  # else it has been passed
+        if findings[0].level == "ok" and not _is_training(work, stage.policy):  # else it has been passed
             findings += data_gate.data_findings(work, work.policy(stage.policy))
         _gate(work, stage, findings, None)
     elif stage.name == "probe":
@@ -388,6 +384,10 @@ def _promote(work: Work, policy: Policy) -> None:
     with work.store.durable():
         work.store.save(policy, events=events)
     work.progress.say(f"{policy.name} is promoted")
+    try:
+        work.store.backup("promoted", f"{work.run.name}-{policy.name}")
+    except StoreError as error:  # the policy is safe; that nobody has a copy must be known
+        work.progress.say(f"warn: {error}")
     _tell_verdict(work, policy)
 
 
@@ -411,6 +411,19 @@ def _set_stage(work: Work, stage: Stage, status: str) -> list[Event]:
             work.run.id, "stage", policy=stage.policy, stage=stage.name, status=status, attempt=stage.attempt
         )
     ]
+
+
+def reopen(work: Work, step: Step) -> None:
+    """After a measure was taken out: its policy stands at the gate again, unless later ones grew from it."""
+    policies = work.store.policies(work.run.id)
+    policy = policies.get(step.policy)
+    if policy is None or step.stage not in MEASURES or policy.status not in ("promoted", "rejected"):
+        return
+    if policy.idx == 0 or name_of(policy.idx + 1) in policies or policy.adapter is None:
+        return
+    policy.status, policy.decision = "trained", None
+    detail = {"policy": policy.name, "status": "trained", "decision": f"{step.stage} is made again"}
+    work.store.save(policy, events=[work.store.event(work.run.id, "policy", **detail)])
 
 
 def _set_policy(work: Work, policy: Policy, status: str, decision: str | None) -> list[Event]:

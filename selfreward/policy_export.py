@@ -65,12 +65,10 @@ class Source:
         from selfreward.store import Views
 
         views = Views(database, write=False)
-        rows = {p.name: p for p in views.status()["policies"]}
-        recipe = parse(json.loads(views.recipe() or "{}"), str(database))
+        run_id, policy = views.addressed(name)
+        row = next(p for p in views.status(run_id)["policies"] if p.name == policy)
+        recipe = parse(json.loads(views.recipe(run_id) or "{}"), str(database))
         views.close()
-        row = rows.get(name)
-        if row is None:
-            raise BadInput(f"there is no {name}: the run has {', '.join(rows) or 'no policies'}")
         if row.adapter is None:
             raise BadInput(
                 f"{name} is the base itself ({row.model}), or is not trained yet: nothing to export"

@@ -30,14 +30,15 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
     ("loop",),
+    ("branching",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
-        "policy_export", "probe", "asking_cli", "judge_cli", "track",
+        "policy_export", "probe", "asking_cli", "judge_cli", "track", "upkeep",
     ),
 )
 # fmt: on
 RECIPES = {"recipe", "recipe_file", "rewards", "sections"}
-PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[9]
+PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[10]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
 SIDEWAYS = {
@@ -46,7 +47,7 @@ SIDEWAYS = {
     ("budget", "shapes"), ("footprint", "shapes"), ("footprint", "budget"), ("plan", "runs"),
     ("plan", "show"), ("policy_export", "runs"), ("collapse", "stats"), ("collapse", "diversity"),
     ("probe", "show"), ("agreement", "stats"), ("grading_cli", "asking_cli"), ("asking_cli", "runs"),
-    ("asking_cli", "show"), ("scorers", "evaluation"),
+    ("asking_cli", "show"), ("scorers", "evaluation"), ("upkeep", "runs"),
     ("report", "runs"), ("report", "ui"), ("policy_export", "report"),
     ("calibration", "stats"), ("judge_cli", "runs"), ("judge_cli", "show"), ("judge_cli", "no_model"),
 }  # fmt: skip
@@ -163,7 +164,7 @@ def test_nothing_is_imported_by_a_name_made_at_run_time() -> None:
 
 def test_the_driver_loads_no_tensor_library() -> None:
     """All of the driver's modules in one process: the doors, the loop, the stages, the store."""
-    driver = [m for m in MODULES if top(m) in {*DOORS, "loop", "stages", "store"}]
+    driver = [m for m in MODULES if top(m) in {*DOORS, "branching", "loop", "stages", "store"}]
     code = f"import sys\nfor m in {driver}: __import__('selfreward.' + m)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -259,7 +259,11 @@ def test_a_changed_recipe_is_refused_with_the_keys(short: Path) -> None:
     before = tables(short)
     done = iterate(short, "--to", "M2", "--set", "candidates.n=2", "--set", "training.beta=0.5")
     assert done.returncode == 3
-    assert "candidates.n: 3 then, 2 now" in done.stderr
+    rows = [line.split() for line in done.stderr.splitlines()]
+    assert ["M1/candidates", "candidates.n", "3", "2"] in rows
+    assert ["M2/train", "training.beta", "0.1", "0.5"] in rows
+    assert "put the keys back, `selfreward iterate --run t --branch NEW`, or" in done.stderr
+    assert "--restart-stage M1/candidates`" in done.stderr  # the training goes with it
     assert tables(short) == before
 
 

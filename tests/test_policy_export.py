@@ -113,7 +113,7 @@ def test_a_base_that_is_another_now_is_refused(export: Export) -> None:
 
 @pytest.mark.parametrize(
     "arguments, told",
-    [("M1 --to out", "M1 is the base itself"), ("M9 --to out", "no M9: the run has M0, M1, M2"),
+    [("M1 --to out", "M1 is the base itself"), ("M9 --to out", "no policy M9 in this run: it has M0, M1, M2"),
      ("M2 --to iterations", "exists already"), ("M2 --to no/out", "its parent folder does not")],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_told_in_one_line(export: Export, arguments: str, told: str) -> None:

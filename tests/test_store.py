@@ -254,9 +254,9 @@ def test_a_store_lies_where_it_should_and_a_view_never_writes_to_it(tmp_path: Pa
 @pytest.mark.parametrize(
     ("ddl", "reason"),
     [
-        ("CREATE TABLE alembic_version AS SELECT 'v9' AS version_num", "was made by another version .*v9.*"),
+        ("CREATE TABLE alembic_version AS SELECT 'v9' AS version_num", "was made by a later version .*v9.*"),
         ("CREATE TABLE recipes (name)", "is a SQLite file of something else"),
-        (None, "cannot be opened: file is not a database"),
+        (None, r"is damaged \(file is not a database\), and there is no backup .*"),
     ],
 )
 def test_what_is_no_store_of_this_version_is_refused_in_one_line_and_left_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from selfreward.show.console import console, safe, table_of
+from selfreward.store.lineage import addressed
 
 
 def compared(recipe: Any, store: Any, rules: list[str], of: str | None) -> list[dict[str, Any]]:
@@ -18,20 +19,21 @@ def compared(recipe: Any, store: Any, rules: list[str], of: str | None) -> list[
     from selfreward.stages.standing import contenders
 
     found = []
-    for policy in store.policies(1).values():
-        if of not in (None, policy.name):
+    run_id, wanted = addressed(store, of) if of and "/" in of else (1, of)
+    for policy in store.policies(run_id).values():
+        if wanted not in (None, policy.name):
             continue
-        rows = contenders(store, recipe, 1, policy.name)
+        rows = contenders(store, recipe, run_id, policy.name)
         groups = grouped(rows, None, recipe.seed, policy.idx, policy.name)
         if not any(c.scores for g in groups for c in g.contenders):
             continue
-        now = {(r.chosen_id, r.rejected_id) for r in store.mined_pairs(1, policy.name)}
+        now = {(r.chosen_id, r.rejected_id) for r in store.mined_pairs(run_id, policy.name)}
         for rule in rules:
             ranks = rule in ("best_vs_worst", "best_vs_random", "anchored")
             left_out = {} if ranks else {"steady": 0.0, "length_control": None}
             options = Pairs.model_validate(recipe.pairs.model_dump() | left_out | {"rule": rule})
             mined, cost = mine_all(options, groups, recipe.training.max_length)
-            row = {"of": policy.name, "rule": rule, "length_cost": cost.cost if cost else 0.0}
+            row = {"of": of or policy.name, "rule": rule, "length_cost": cost.cost if cost else 0.0}
             found.append(row | _numbers(mined, now))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -21,10 +21,11 @@ from selfreward.store.database import now
 from selfreward.wording import visible
 
 
-def status_data(views: Any) -> dict[str, Any]:
+def status_data(views: Any, run_id: int = 1) -> dict[str, Any]:
     """The run as plain data: policies with stages, counts of their iteration, measures and alarms."""
-    found = views.status()
+    found = views.status(run_id)
     stands = _outlook(views, found)
+    names = {r.id: r.name for r in views.runs()}
     policies = []
     for policy in found["policies"]:
         mine = [dict(s._mapping) for s in found["stages"] if s.policy == policy.name]
@@ -33,7 +34,7 @@ def status_data(views: Any) -> dict[str, Any]:
             dict(policy._mapping)
             | {
                 "stages": mine,
-                "iteration": views.iteration(policy.name),
+                "iteration": views.iteration(policy.name, run_id),
                 "metrics": {
                     m.name: {"value": m.value, "low": m.low, "high": m.high, "n": m.n}
                     for m in found["metrics"]
@@ -42,8 +43,14 @@ def status_data(views: Any) -> dict[str, Any]:
                 "alarms": [dict(a._mapping) for a in found["alarms"] if a.policy == policy.name],
             }
         )
+    branches = [
+        {"name": r.name, "of": names[r.parent_id], "policy": r.parent_policy, "made_by": r.made_by}
+        for r in views.runs()
+        if r.parent_id
+    ]
     taken = spent(found["stages"], views.gpus(), now())
-    return {"policies": policies, "outlook": asdict(stands), "spent": asdict(taken)}
+    told = {"outlook": asdict(stands), "spent": asdict(taken), "branches": branches}
+    return {"policies": policies} | told
 
 
 def _outlook(views: Any, found: Mapping[str, list[Any]]) -> Outlook:
@@ -66,18 +73,45 @@ def tree(views: Any) -> None:
 
 
 def branches(views: Any) -> Tree:
-    """Policies and stages as a tree, with counts, rate, what is left and tokens; quick on any store."""
-    found, at = views.status(), now()
-    outcomes = views.outcomes_by_policy()
+    """The lineage as a tree: policies and stages with counts, branches under the policy they grow from."""
+    rows = views.runs()
+    first = rows[0].id if rows else 1
+    found = views.status(first)
     head = _headline(_outlook(views, found))
-    head.append("\n").append(spent(found["stages"], views.gpus(), at).told, style="dim")
+    head.append("\n").append(spent(found["stages"], views.gpus(), now()).told, style="dim")
     made = Tree(head, guide_style="dim")
+    nodes: dict[tuple[int, str], Tree] = {}
+    for run in rows:
+        nodes |= _grown(views, made if run.parent_id is None else _branch_node(run, nodes, made), run)
+    return made
+
+
+def _branch_node(run: Any, nodes: Mapping[tuple[int, str], Tree], made: Tree) -> Tree:
+    """The node of a branch, under the policy it grows from."""
+    tried = " tried after a halt" if run.made_by == "rollback" else " branch"
+    return nodes.get((run.parent_id, run.parent_policy), made).add(
+        safe(run.name).append(tried, style="dim"), guide_style="cyan"
+    )
+
+
+def _grown(views: Any, at: Tree, run: Any) -> dict[tuple[int, str], Tree]:
+    """Adds a run's own policies below a node; those before its start are drawn where they were made."""
+    found, time_now, runs = views.status(run.id), now(), views.runs()
+    outcomes = views.outcomes_by_policy(run.id)
+    start = int(run.parent_policy[1:]) if run.parent_id else -1
+    nodes: dict[tuple[int, str], Tree] = {}
     for policy in found["policies"]:
-        node = made.add(Text(f"{policy.name} ", style="bold").append(policy.status, style="dim"))
-        for stage in sorted(
-            (s for s in found["stages"] if s.policy == policy.name), key=lambda s: STAGE_ORDER.index(s.name)
-        ):
-            node.add(_leaf(stage, at))
+        mine = [s for s in found["stages"] if s.policy == policy.name]
+        if policy.idx == start:  # what measured it lies with the run that made it
+            mine = [s for s in mine if s.name in ("prompts", "candidates", "judge", "pairs")]
+        if policy.idx < start or (policy.idx == start and not mine):
+            nodes[run.id, policy.name] = at
+            continue
+        standing = "its start" if policy.idx == start else policy.status
+        node = at.add(Text(f"{policy.name} ", style="bold").append(standing, style="dim"))
+        nodes[run.id, policy.name] = node
+        for stage in sorted(mine, key=lambda s: STAGE_ORDER.index(s.name)):
+            node.add(_leaf(stage, time_now, runs))
         if policy.name in outcomes:
             counts = ", ".join(f"{n:,} {o}" for o, n in outcomes[policy.name].items())
             node.add(Text("became ").append(counts))
@@ -87,10 +121,13 @@ def branches(views: Any) -> Tree:
         for alarm in alarms:
             if alarm.level != "ok":
                 node.add(Text(visible(f"{alarm.level}: {alarm.message}"), style="yellow"))
-    return made
+    return nodes
 
 
-def _leaf(stage: Any, at: str) -> Text:
+def _leaf(stage: Any, at: str, runs: Sequence[Any]) -> Text:
+    if stage.made_in != stage.run_id:
+        of = next((r.name for r in runs if r.id == stage.made_in), "?")
+        return Text(f"= {stage.name}  as in {of}", style="dim")
     sign = {"done": "✓", "running": "▸", "failed": "✗", "skipped": "–"}.get(stage.status, "·")
     text = Text(f"{sign} {stage.name}  ")
     if stage.status in ("done", "running"):
@@ -112,9 +149,9 @@ def watch(views: Any, every: float = 2.0) -> None:
             live.update(branches(views), refresh=True)
 
 
-def status(views: Any) -> None:
+def status(views: Any, run_id: int = 1) -> None:
     """Where the run stands, policies and stages, measures with intervals, what the gates found."""
-    whole = status_data(views)
+    whole = status_data(views, run_id)
     data = whole["policies"]
     stands = Outlook(**whole["outlook"])
     console.print(_headline(stands))
@@ -126,6 +163,8 @@ def status(views: Any) -> None:
         stages = " ".join(f"{s['name']}{_mark(s)}" for s in p["stages"])
         table.add_row(p["name"], p["status"], (p["sha256"] or "base")[:12], stages, _iteration(p))
     console.print(table)
+    for b in whole["branches"]:
+        console.print(safe(f"branch {b['name']} grows from {b['policy']} of {b['of']}"))
     _measures(data)
     for p in data:
         for s in p["stages"]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from selfreward import stages
-from selfreward.errors import StoreError
 from selfreward.files import sha256_of_text
 from selfreward.records import Stage
 from selfreward.stages.work import Work
 
 UPSTREAM = {"candidates": "prompts", "judge": "candidates", "pairs": "judge", "probe": None, "evaluate": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A key that decided a stage's rows, with its value then and now."""
+
+    key: str
+    then: Any
+    now: Any
 
 
 def made_from(work: Work, name: str, stage: str) -> dict[str, Any]:
@@ -26,29 +35,19 @@ def made_from(work: Work, name: str, stage: str) -> dict[str, Any]:
     return made | {upstream: known[(name, upstream)].fingerprint} if upstream else made
 
 
-def check_same(stage: Stage, made_from: dict[str, Any]) -> None:
-    """A started stage keeps what it was made from; anything else is refused with the keys that differ.
+def changes(stage: Stage, made_from: dict[str, Any]) -> list[Change]:
+    """The keys whose present values are not those a started stage was made from, by name.
 
     The machine's own keys (threads, versions) bind a stage until it is done: its rows are there then.
     """
     if stage.made_from is None:
-        return
+        return []
     stored = json.loads(stage.made_from)
     present = json.loads(json.dumps(made_from))
     done = stage.status == "done"
     keys = sorted(k for k in stored.keys() | present.keys() if stored.get(k) != present.get(k))
     keys = [k for k in keys if not (done and (k == "engine.threads" or k.startswith("version.")))]
-    if keys:
-        told = "; ".join(f"{k}: {_short(stored.get(k))} then, {_short(present.get(k))} now" for k in keys)
-        raise StoreError(
-            f"{stage.name} of {stage.policy} was made from another recipe: {told}. "
-            "Put the keys back, or start a run under a new name"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    return [Change(k, stored.get(k), present.get(k)) for k in keys]
 
 
 def freeze(stage: Stage, made_from: dict[str, Any]) -> None:

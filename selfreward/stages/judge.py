@@ -51,7 +51,8 @@ def run(work: Work, stage: Stage) -> str:
     stage.n_total = stage.n_total or asked_for(work) * len(work.store.prompts(work.run.id, policy.name))
     judge = next((s for s in scorers if isinstance(s, JudgeScorer | PairwiseJudge)), None)
     watch = _watch(work, stage, judge)
-    groups = (work.store.candidates_of(work.run.id, b) for b in blocks(todo, work.recipe.engine.block))
+    size = work.recipe.engine.block
+    groups = (work.store.candidates_of(work.run.id, policy.name, b) for b in blocks(todo, size))
     own = all(isinstance(s, JudgeScorer | PairwiseJudge) and s.engine is work.engine for s in scorers)
     start = time.monotonic()
     for candidates, rows in side_by_side(

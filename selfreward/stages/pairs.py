@@ -61,6 +61,7 @@ def run(work: Work, stage: Stage) -> str:
     labels = _labels(work, policy)
     minings: list[Mining] = []
     pairs: list[Pair] = []
+    training = 0
     for group, found in zip(groups, mined, strict=True):
         found = found if labels is None else judged_alike(found, labels)
         own = [
@@ -69,12 +70,13 @@ def run(work: Work, stage: Stage) -> str:
         ]
         kept = sum((p.chosen_id, p.rejected_id) not in dropped for p in own)
         pairs += own  # a dropped one stays to be seen; it never trains
-        minings.append(_mining(work, group, found, kept))
+        training += kept
+        minings.append(_mining(work, group, found, kept > 0))
     work.store.replace_mining(stage, policy.name, [*minings, *pairs])
     stage.n_done = stage.n_total = len(minings)
     if sure:
         work.store.put_metrics([_consistency(work, policy, sure)])
-    note = f"{sum(m.n_pairs for m in minings)} pairs from {len(minings)} prompts"
+    note = f"{training} pairs from {len(minings)} prompts"
     note += f", labels trusted to {sure.value:.3f}" if sure else ""
     return f"{note}; {told_cost(cost)}" if cost else note
 
@@ -185,14 +187,14 @@ def _contender(row: Any, scores: tuple[float, ...], policy: str) -> Contender:
     )
 
 
-def _mining(work: Work, group: Group, mined: Mined, kept: int) -> Mining:
-    """The prompt's row; `kept` is how many of its pairs no person dropped."""
+def _mining(work: Work, group: Group, mined: Mined, kept: bool) -> Mining:
+    """The prompt's row; `kept` tells whether a pair is left that no person dropped."""
     return Mining(
         run_id=work.run.id,
         prompt_id=group.prompt,
         outcome="dropped_by_review" if mined.pairs and not kept else mined.outcome,
         margin=mined.margin,
-        n_pairs=kept,
+        n_pairs=len(mined.pairs) if kept else 0,
         detail=mined.detail,
     )
 

@@ -82,7 +82,7 @@ def check(work: Work) -> None:
 def run(work: Work, stage: Stage) -> str:
     """Trains the policy the stage is of, or goes on with it."""
     policy = work.policy(stage.policy)
-    home = work.folder / policy.name
+    home = work.home / policy.name
     job, spec = home / "training", _spec(work, stage, policy)
     _check_room(work, spec)
     rows = _rows(work, stage, policy)
@@ -119,7 +119,7 @@ def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
 
     Raises `GateHalted` if it equals its parent's.
     """
-    path = work.folder / policy.name / "adapter"
+    path = work.home / policy.name / "adapter"
     found = sha256_of(path / WEIGHTS)
     parent = work.policy(policy.parent or "M0")
     if found == parent.sha256:
@@ -136,7 +136,7 @@ def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
         adapters.check(given, work.base)
     except BadInput as error:
         raise BadInput(f"start.adapter: {error}") from None
-    target, copy = work.folder / policy.name / "adapter", work.folder / policy.name / "adapter.part"
+    target, copy = work.home / policy.name / "adapter", work.home / policy.name / "adapter.part"
     if not target.exists():
         remove_folder(copy)
         shutil.copytree(given, copy)

@@ -90,7 +90,7 @@ def _attempt(work: Work, stage: Stage, policy: Policy, job: Path) -> None:
     remove_folder(job / "adapter")
     for name in (STOP, ALIVE, REFUSED):
         (job / name).unlink(missing_ok=True)
-    log = work.folder / "logs" / f"{policy.name}-{stage.name}.log"
+    log = work.home / "logs" / f"{policy.name}-{stage.name}.log"
     child = _start(work, job, log)
     start = time.monotonic()
     try:

@@ -123,6 +123,11 @@ class Work:
             "nothing else leaves this machine"
         )
 
+    @property
+    def home(self) -> Path:
+        """Where what this run makes itself lies; a branch has a folder of its own."""
+        return self.folder / "branches" / self.run.name if self.run.parent_id else self.folder
+
     def policy(self, name: str) -> Policy:
         """A policy's row."""
         return self.store.policies(self.run.id)[name]
@@ -199,7 +204,7 @@ class Work:
     def engine(self) -> EngineClient:
         """The one engine child, started when first used."""
         if self._engine is None:
-            log = self.folder / "logs" / self.engine_log
+            log = self.home / "logs" / self.engine_log
             self._engine = EngineClient(
                 self.recipe.engine.type, self._engine_settings(), log, self.clock.timed, self.meter,
                 stop=self.stop, trouble=self.trouble, patience=self.patience,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from selfreward.ids import pair_id
 from selfreward.store.database import Database
+from selfreward.store.lineage import pairs_of
 
 SORTS = ("id", "margin", "-margin")
 REVIEWS = ("auto", "keep", "drop")
@@ -162,7 +163,8 @@ def _ordered(
     A plus keeps a condition from choosing the index: the order chooses it.
     """
     by_margin = wanted.sort != "id"
-    low, high = _ids_of(wanted.of, run_id)
+    run_id, of = pairs_of(db, wanted.of, run_id)
+    low, high = _ids_of(of, run_id)
     source = "pair r"
     where = ["r.id BETWEEN :low AND :high", "+r.run_id = :r", "+r.margin >= :m"]
     if by_margin:

@@ -57,11 +57,14 @@ class Glances(Views):
 
     def outcomes_by_policy(self, run_id: int = 1) -> dict[str, dict[str, int]]:
         """Mining rows by policy and outcome, the most frequent first."""
-        first = f"(p.run_id * 64 + p.idx) * {MAX_SLOTS}"
+        first = f"(coalesce(q.made_in, p.run_id) * 64 + p.idx) * {MAX_SLOTS}"
+        made = "LEFT JOIN stage {0} ON {0}.run_id = p.run_id AND {0}.policy = p.name AND {0}.name = '{1}'"
         rows = self.rows(
-            "SELECT p.name, o.value AS outcome, (SELECT count(*) FROM mining m WHERE m.run_id = p.run_id"
+            "SELECT p.name, o.value AS outcome, (SELECT count(*) FROM mining m"
+            " WHERE m.run_id = coalesce(s.made_in, p.run_id)"
             f" AND m.outcome = o.value AND m.prompt_id BETWEEN {first} AND {first} + {MAX_SLOTS - 1}) AS n"
-            " FROM policy p, json_each(:outcomes) o WHERE p.run_id = :r ORDER BY p.idx, 3 DESC",
+            f" FROM policy p {made.format('s', 'pairs')} {made.format('q', 'prompts')}"
+            " JOIN json_each(:outcomes) o WHERE p.run_id = :r ORDER BY p.idx, 3 DESC",
             r=run_id, outcomes=json.dumps(OUTCOMES),
         )  # fmt: skip
         found: dict[str, dict[str, int]] = {}

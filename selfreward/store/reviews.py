@@ -23,7 +23,7 @@ class Reviews(Database):
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise StoreError(f"{path} does not exist: `selfreward iterate` makes it")
-        super().__init__(path, write=True)
+        super().__init__(path, write=True, checked=False)
 
     def put(self, pair_id: int, review: str | None, note: str | None = None) -> None:
         """Writes a person's verdict on a pair, `keep` or `drop`; None takes it back.

@@ -11,16 +11,25 @@ from sqlmodel import SQLModel
 
 from selfreward.records import Alarm, Event, Metric, Policy, Run, Stage
 from selfreward.store.database import Database, now
+from selfreward.store.lineage import origin, origins
 
 
 class Store(Database):
-    """The writer's view of a run's file. Only one exists at a time (`Lock`)."""
+    """The writer's view of a run's file. Only one exists at a time (`Lock`).
+
+    What reads rows of a run reads those it shares too (`lineage.origins`).
+    """
 
     # runs, policies, stages
 
     def run(self, run_id: int = 1) -> Run | None:
         """The run's row, or None before its first start."""
         row = self.one("SELECT * FROM run WHERE id = :id", id=run_id)
+        return Run(**row._mapping) if row else None
+
+    def run_named(self, name: str) -> Run | None:
+        """A run or branch by name."""
+        row = self.one("SELECT * FROM run WHERE name = :n", n=name)
         return Run(**row._mapping) if row else None
 
     def policies(self, run_id: int) -> dict[str, Policy]:
@@ -97,7 +106,7 @@ class Store(Database):
         """Prompts of a policy with that status, in slot order."""
         return self.rows(
             "SELECT * FROM prompt WHERE run_id = :r AND policy = :p AND status = :s ORDER BY slot",
-            r=run_id,
+            r=origins(self, run_id, policy).prompts,
             p=policy,
             s=status,
         )
@@ -116,48 +125,50 @@ class Store(Database):
     def unanswered(self, run_id: int, policy: str) -> list[Any]:
         """Accepted prompts of the policy without candidates of this run, in slot order."""
         return self.rows(
-            "SELECT * FROM prompt p WHERE p.run_id = :r AND p.policy = :p"
+            "SELECT * FROM prompt p WHERE p.run_id = :prompts AND p.policy = :p"
             " AND p.status = 'accepted' AND NOT EXISTS"
-            " (SELECT 1 FROM candidate c WHERE c.prompt_id = p.id AND c.run_id = :r) ORDER BY p.slot",
-            r=run_id, p=policy,
+            " (SELECT 1 FROM candidate c WHERE c.prompt_id = p.id AND c.run_id = :candidates)"
+            " ORDER BY p.slot",
+            **origins(self, run_id, policy)._asdict(), p=policy,
         )  # fmt: skip
 
     def unjudged(self, run_id: int, policy: str) -> list[int]:
         """Ids of prompts with an answered candidate that has no judgement, in slot order."""
         rows = self.rows(
-            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :r AND c.policy = :p"
+            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :candidates AND c.policy = :p"
             " AND c.fault IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :r)"
+            " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :judge)"
             " ORDER BY 1",
-            r=run_id, p=policy,
+            **origins(self, run_id, policy)._asdict(), p=policy,
         )  # fmt: skip
         return [int(r[0]) for r in rows]
 
-    def candidates_of(self, run_id: int, prompt_ids: Sequence[int]) -> list[Any]:
-        """Candidates of the prompts with the prompt's chat and reference, by (prompt, sample)."""
+    def candidates_of(self, run_id: int, policy: str, prompt_ids: Sequence[int]) -> list[Any]:
+        """A policy's candidates of the prompts with chat and reference, by (prompt, sample)."""
         return self.rows(
             "SELECT c.*, p.messages, p.reference, p.checks, p.slot FROM candidate c"
             " JOIN prompt p ON p.id = c.prompt_id WHERE c.run_id = :r"
             " AND c.prompt_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.id",
-            r=run_id, ids=json.dumps(list(prompt_ids)),
+            r=origins(self, run_id, policy).candidates, ids=json.dumps(list(prompt_ids)),
         )  # fmt: skip
 
     def contenders(self, run_id: int, policy: str, scorer: str) -> list[tuple[Any, tuple[float, ...]]]:
         """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample)."""
-        here = {"r": run_id, "p": policy}
+        here = origins(self, run_id, policy)._asdict() | {"p": policy}
         candidates = self.rows(
             "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish, c.policy,"
             " coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
-            " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :r"
-            " WHERE p.run_id = :r AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
+            " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :candidates"
+            " WHERE p.run_id = :prompts AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
             **here,
         )
         scores: dict[int, list[float]] = {c.id: [] for c in candidates}
         for row in self.rows(
             "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
             " JOIN prompt p ON p.id = c.prompt_id"
-            " WHERE c.run_id = :r AND p.run_id = :r AND p.policy = :p AND p.status = 'accepted'"
-            " AND j.run_id = :r AND j.scorer = :s AND j.other_id = 0 AND j.score IS NOT NULL"
+            " WHERE c.run_id = :candidates AND p.run_id = :prompts AND p.policy = :p"
+            " AND p.status = 'accepted' AND j.run_id = :judge AND j.scorer = :s AND j.other_id = 0"
+            " AND j.score IS NOT NULL"
             " ORDER BY j.candidate_id, j.sample",
             **here, s=scorer,
         ):  # fmt: skip
@@ -168,9 +179,9 @@ class Store(Database):
         """(prompt_id, score, detail) of every readable verdict of a scorer in an iteration, by candidate."""
         return self.rows(
             "SELECT c.prompt_id, j.score, j.detail FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s"
+            " WHERE c.run_id = :candidates AND c.policy = :p AND j.run_id = :judge AND j.scorer = :s"
             " AND j.score IS NOT NULL AND j.detail IS NOT NULL ORDER BY c.id, j.sample",
-            r=run_id, p=policy, s=scorer,
+            **origins(self, run_id, policy)._asdict(), p=policy, s=scorer,
         )  # fmt: skip
 
     def mined_pairs(self, run_id: int, policy: str) -> list[Any]:
@@ -178,7 +189,7 @@ class Store(Database):
         return self.rows(
             "SELECT r.chosen_id, r.rejected_id FROM pair r JOIN prompt p ON p.id = r.prompt_id"
             " WHERE r.run_id = :r AND p.policy = :p",
-            r=run_id, p=policy,
+            r=origins(self, run_id, policy).pairs, p=policy,
         )  # fmt: skip
 
     def verdicts(self, run_id: int, policy: str, scorer: str) -> list[Any]:
@@ -186,9 +197,10 @@ class Store(Database):
         return self.rows(
             "SELECT c.prompt_id, j.score, coalesce(c.n_tokens, 0) AS n_tokens"
             " FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE c.run_id = :r AND c.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.other_id = 0"
+            " WHERE c.run_id = :candidates AND c.policy = :p AND j.run_id = :judge AND j.scorer = :s"
+            " AND j.other_id = 0"
             " ORDER BY c.id, j.sample",
-            r=run_id, p=policy, s=scorer,
+            **origins(self, run_id, policy)._asdict(), p=policy, s=scorer,
         )  # fmt: skip
 
     def comparisons(self, run_id: int, policy: str, scorer: str) -> list[Any]:
@@ -196,9 +208,9 @@ class Store(Database):
         return self.rows(
             "SELECT c.prompt_id, j.candidate_id, j.other_id, j.position, j.score, j.fault"
             " FROM judgement j JOIN candidate c ON c.id = j.candidate_id JOIN prompt p ON p.id = c.prompt_id"
-            " WHERE c.run_id = :r AND p.policy = :p AND j.run_id = :r AND j.scorer = :s AND j.other_id <> 0"
-            " ORDER BY j.candidate_id, j.other_id, j.position",
-            r=run_id, p=policy, s=scorer,
+            " WHERE c.run_id = :candidates AND p.policy = :p AND j.run_id = :judge AND j.scorer = :s"
+            " AND j.other_id <> 0 ORDER BY j.candidate_id, j.other_id, j.position",
+            **origins(self, run_id, policy)._asdict(), p=policy, s=scorer,
         )  # fmt: skip
 
     def pairs_to_audit(self, run_id: int, policy: str | None) -> list[Any]:
@@ -231,7 +243,7 @@ class Store(Database):
             " JOIN prompt p ON p.id = r.prompt_id"
             " JOIN candidate c ON c.id = r.chosen_id JOIN candidate x ON x.id = r.rejected_id"
             " WHERE r.run_id = :r AND p.policy = :p ORDER BY r.id",
-            r=run_id, p=policy,
+            r=origins(self, run_id, policy).pairs, p=policy,
         )  # fmt: skip
         return [(int(r[0]), int(r[1])) for r in rows]
 
@@ -244,14 +256,15 @@ class Store(Database):
 
     def replace_mining(self, stage: Stage, policy: str, records: Sequence[SQLModel]) -> None:
         """Mining and pair rows of an iteration, recomputed whole, in one transaction."""
+        prompts = origins(self, stage.run_id, policy).prompts
         with self.transaction() as connection:
             for table in ("pair", "mining"):
                 connection.execute(
                     text(
                         f"DELETE FROM {table} WHERE run_id = :r AND prompt_id IN"
-                        " (SELECT id FROM prompt WHERE run_id = :r AND policy = :p)"
+                        " (SELECT id FROM prompt WHERE run_id = :prompts AND policy = :p)"
                     ),
-                    {"r": stage.run_id, "p": policy},
+                    {"r": stage.run_id, "prompts": prompts, "p": policy},
                 )
             self.add(records, connection)
 
@@ -259,7 +272,8 @@ class Store(Database):
         """Mining rows of an iteration by outcome."""
         rows = self.rows(
             "SELECT m.outcome, count(*) FROM mining m JOIN prompt p ON p.id = m.prompt_id"
-            " WHERE m.run_id = :r AND p.policy = :p GROUP BY 1 ORDER BY 1", r=run_id, p=policy,
+            " WHERE m.run_id = :r AND p.policy = :p GROUP BY 1 ORDER BY 1",
+            r=origins(self, run_id, policy).pairs, p=policy,
         )  # fmt: skip
         return {r[0]: int(r[1]) for r in rows}
 
@@ -271,7 +285,7 @@ class Store(Database):
             " JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
             " JOIN candidate x ON x.id = r.rejected_id"
             " WHERE r.run_id = :r AND p.policy = :p AND r.review <> 'drop' ORDER BY r.id",
-            r=run_id, p=policy,
+            r=origins(self, run_id, policy).pairs, p=policy,
         )  # fmt: skip
 
     # trainings and measures
@@ -316,7 +330,7 @@ class Store(Database):
         """Answers of a policy to a suite, in the order they were committed."""
         return self.rows(
             "SELECT * FROM answer WHERE run_id = :r AND policy = :p AND suite = :s ORDER BY id",
-            r=run_id,
+            r=self._measured(run_id, policy, suite),
             p=policy,
             s=suite,
         )
@@ -327,7 +341,7 @@ class Store(Database):
             "SELECT * FROM answer a WHERE run_id = :r AND policy = :p AND suite = :s"
             " AND fault IS NULL AND NOT EXISTS"
             " (SELECT 1 FROM evaluation e WHERE e.answer_id = a.id) ORDER BY id",
-            r=run_id, p=policy, s=suite,
+            r=self._measured(run_id, policy, suite), p=policy, s=suite,
         )  # fmt: skip
 
     def grades(self, run_id: int, policy: str, suite: str) -> list[Any]:
@@ -339,13 +353,19 @@ class Store(Database):
             "SELECT a.item, a.turn, coalesce(a.fault, e.fault) AS fault, e.score, e.grader FROM answer a"
             " LEFT JOIN evaluation e ON e.answer_id = a.id"
             " WHERE a.run_id = :r AND a.policy = :p AND a.suite = :s ORDER BY a.id",
-            r=run_id, p=policy, s=suite,
+            r=self._measured(run_id, policy, suite), p=policy, s=suite,
         )  # fmt: skip
+
+    def _measured(self, run_id: int, policy: str, suite: str) -> int:
+        """The run whose answers to a suite these are."""
+        return origin(self, run_id, policy, "probe" if suite == "probe" else "evaluate")
 
     def metric(self, run_id: int, policy: str, name: str) -> Any:
         """A policy's metric row at its last step, or None."""
         return self.one(
-            "SELECT * FROM metric WHERE run_id = :r AND policy = :p AND name = :n ORDER BY step DESC LIMIT 1",
+            "SELECT * FROM metric m WHERE m.policy = :p AND m.name = :n AND m.run_id ="
+            " coalesce((SELECT s.made_in FROM stage s WHERE s.run_id = :r AND s.policy = m.policy"
+            " AND s.name = m.stage), :r) ORDER BY m.step DESC LIMIT 1",
             r=run_id, p=policy, n=name,
         )  # fmt: skip
 

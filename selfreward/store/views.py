@@ -7,6 +7,7 @@ from typing import Any
 
 from selfreward.store.database import Database
 from selfreward.store.finding import PairFilter, find_pairs
+from selfreward.store.lineage import addressed, branch_id, origins, pairs_of, runs
 
 
 class Views(Database):
@@ -21,11 +22,24 @@ class Views(Database):
                 "SELECT * FROM alarm WHERE run_id = :r ORDER BY policy, stage, signal", r=run_id
             ),
             "metrics": self.rows(
-                "SELECT * FROM metric WHERE run_id = :r AND stage IN ('probe', 'evaluate')"
-                " ORDER BY policy, name",
+                "SELECT * FROM metric m WHERE m.stage IN ('probe', 'evaluate') AND m.run_id ="
+                " coalesce((SELECT s.made_in FROM stage s WHERE s.run_id = :r AND s.policy = m.policy"
+                " AND s.name = m.stage), :r) ORDER BY m.policy, m.name",
                 r=run_id,
             ),
         }
+
+    def runs(self) -> list[Any]:
+        """Every run of the file, the recipe's own first, then its branches."""
+        return runs(self)
+
+    def branch_id(self, name: str | None) -> int:
+        """The id of a branch by name, of the recipe's own run for None."""
+        return branch_id(self, name)
+
+    def addressed(self, address: str) -> tuple[int, str]:
+        """Run and policy of an address such as `M2` or `calmer/M2`."""
+        return addressed(self, address)
 
     def system(self, run_id: int = 1) -> str | None:
         """The system turn the recipe puts before every chat."""
@@ -36,22 +50,23 @@ class Views(Database):
         """Counts of an iteration: prompts by source, candidates, judgements, their faults, outcomes."""
         sources = (
             "SELECT source, count(*) FROM prompt"
-            " WHERE run_id = :r AND policy = :p AND status = 'accepted' GROUP BY 1"
+            " WHERE run_id = :prompts AND policy = :p AND status = 'accepted' GROUP BY 1"
         )
-        candidates = "SELECT count(*), count(fault) FROM candidate WHERE run_id = :r AND policy = :p"
+        candidates = "SELECT count(*), count(fault) FROM candidate WHERE run_id = :candidates AND policy = :p"
         judgements = (
             "SELECT count(*), count(j.fault) FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE j.run_id = :r AND c.policy = :p"
+            " WHERE j.run_id = :judge AND c.policy = :p"
         )
         outcomes = (
             "SELECT m.outcome, count(*) FROM mining m JOIN prompt p ON p.id = m.prompt_id"
-            " WHERE m.run_id = :r AND p.policy = :p GROUP BY 1"
+            " WHERE m.run_id = :pairs AND p.policy = :p GROUP BY 1"
         )
+        here = origins(self, run_id, policy)._asdict() | {"p": policy}
         return {
-            "prompts": {r[0]: r[1] for r in self.rows(sources, r=run_id, p=policy)},
-            "candidates": tuple(self.one(candidates, r=run_id, p=policy)),
-            "judgements": tuple(self.one(judgements, r=run_id, p=policy)),
-            "outcomes": {r[0]: r[1] for r in self.rows(outcomes, r=run_id, p=policy)},
+            "prompts": {r[0]: r[1] for r in self.rows(sources, **here)},
+            "candidates": tuple(self.one(candidates, **here)),
+            "judgements": tuple(self.one(judgements, **here)),
+            "outcomes": {r[0]: r[1] for r in self.rows(outcomes, **here)},
         }
 
     def pairs(
@@ -84,6 +99,7 @@ class Views(Database):
         run_id: int = 1,
     ) -> list[Any]:
         """Prompts of an iteration that were mined with that outcome; one without a margin counts as 0."""
+        run_id, of = pairs_of(self, of, run_id)
         return self.rows(
             "SELECT p.id, p.policy, p.text AS prompt, m.outcome, m.margin, m.detail"
             " FROM mining m JOIN prompt p ON p.id = m.prompt_id"
@@ -149,6 +165,7 @@ class Views(Database):
 
         A scorer that gave a side no readable score leaves NULL there.
         """
+        run_id, policy = pairs_of(self, of)
         mean = (
             "(SELECT avg(j.score) FROM judgement j WHERE j.candidate_id = {} AND j.run_id = v.run_id"
             " AND j.scorer = s.name AND j.other_id = 0)"
@@ -159,37 +176,43 @@ class Views(Database):
             " FROM review v CROSS JOIN pair r ON r.run_id = v.run_id AND r.chosen_id = v.chosen_id"
             " AND r.rejected_id = v.rejected_id JOIN prompt p ON p.id = r.prompt_id"
             " LEFT JOIN scorer s ON s.run_id = v.run_id AND s.policy = p.policy"
-            " WHERE :of IS NULL OR p.policy = :of ORDER BY r.id, s.name",
-            of=of,
-        )
+            " WHERE r.run_id = :r AND (:of IS NULL OR p.policy = :of) ORDER BY r.id, s.name",
+            of=policy, r=run_id,
+        )  # fmt: skip
 
     def pair_numbers(self, of: str | None) -> list[Any]:
         """Per pair: policy, margin, scores and the token counts of both texts, by id."""
+        run_id, policy = pairs_of(self, of)
         return self.rows(
             "SELECT p.policy, r.margin, r.chosen_score, r.rejected_score,"
             " c.n_tokens AS chosen_tokens, x.n_tokens AS rejected_tokens"
             " FROM pair r JOIN prompt p ON p.id = r.prompt_id JOIN candidate c ON c.id = r.chosen_id"
-            " JOIN candidate x ON x.id = r.rejected_id WHERE :of IS NULL OR p.policy = :of ORDER BY r.id",
-            of=of,
-        )
+            " JOIN candidate x ON x.id = r.rejected_id"
+            " WHERE r.run_id = :r AND (:of IS NULL OR p.policy = :of) ORDER BY r.id",
+            of=policy, r=run_id,
+        )  # fmt: skip
 
     def mining_counts(self, of: str | None) -> list[Any]:
         """(policy, outcome, n) of every mined iteration."""
+        run_id, policy = pairs_of(self, of)
         return self.rows(
             "SELECT p.policy, m.outcome, count(*) AS n FROM mining m JOIN prompt p ON p.id = m.prompt_id"
-            " WHERE :of IS NULL OR p.policy = :of GROUP BY 1, 2 ORDER BY 1, 3 DESC",
-            of=of,
-        )
+            " WHERE m.run_id = :r AND (:of IS NULL OR p.policy = :of) GROUP BY 1, 2 ORDER BY 1, 3 DESC",
+            of=policy, r=run_id,
+        )  # fmt: skip
 
     def prompts(self, *, of: str | None, status: str | None, source: str | None, limit: int) -> list[Any]:
         """Prompts with what became of them, seed prompts only when asked for as M0's."""
+        run_id, policy = self.addressed(of) if of and "/" in of else (1, of)
+        made = origins(self, run_id, policy) if policy else None
         return self.rows(
             "SELECT p.id, p.policy, p.round, p.source, p.status, p.reason, p.text, m.outcome FROM prompt p"
-            " LEFT JOIN mining m ON m.prompt_id = p.id AND m.run_id = p.run_id"
-            " WHERE (p.policy = :of OR (:of IS NULL AND p.policy <> 'M0'))"
+            " LEFT JOIN mining m ON m.prompt_id = p.id AND m.run_id = :mined"
+            " WHERE p.run_id = :r AND (p.policy = :of OR (:of IS NULL AND p.policy <> 'M0'))"
             " AND (:st IS NULL OR p.status = :st)"
             " AND (:so IS NULL OR p.source = :so) ORDER BY p.id LIMIT :n",
-            of=of, st=status, so=source, n=limit,
+            of=policy, st=status, so=source, n=limit,
+            r=made.prompts if made else run_id, mined=made.pairs if made else run_id,
         )  # fmt: skip
 
     def recipe(self, run_id: int = 1) -> str | None:
