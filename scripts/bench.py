@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -267,9 +268,18 @@ def seeing() -> None:
     subprocess.run([sys.executable, str(script), str(folder)], check=True)
 
 
+def store() -> None:
+    """A full-size store: inserts, what is missing, mining, pages, status, beside a writer; 1.5 GB in /tmp."""
+    script, folder = Path(__file__).parent / "bench_store.py", Path("/tmp/selfreward-bench-store")
+    try:
+        subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 PARTS = {
     "engine": engine, "judge": judge, "training": training, "vllm": vllm, "doors": doors,
-    "overhead": overhead, "seeing": seeing,
+    "overhead": overhead, "seeing": seeing, "store": store,
 }  # fmt: skip
 
 if __name__ == "__main__":
