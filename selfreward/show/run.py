@@ -155,7 +155,7 @@ def status(views: Any, run_id: int = 1) -> None:
     data = whole["policies"]
     stands = Outlook(**whole["outlook"])
     console.print(_headline(stands))
-    if stands.level == "halt":
+    if stands.level == "halt" and run_id == 1:
         halted(views, views.path.parent.name)
     console.print(Spent(**whole["spent"]).told, style="dim")
     table = table_of("policy", "status", "adapter", "stages", "its iteration")
