@@ -53,7 +53,7 @@ class Source:
     hub: str | None
     template: str | None
     logs: Path
-    facts: dict[str, Any]
+    facts: dict[str, Any] | None
 
     @classmethod
     def of(cls, database: Path, file: Path, name: str) -> Source:
@@ -92,7 +92,7 @@ class Source:
             hub,
             _template(recipe.model.chat_template, file),
             database.parent / "logs",
-            gather(database),
+            gather(database) if run_id == 1 else None,  # a report tells of the recipe's own run
         )
 
 
@@ -168,8 +168,9 @@ def _complete(source: Source, part: Path, *, merged: bool) -> None:
     """What a foreign adapter may lack, a base that others can find, and the model card."""
     from selfreward.report.text import card
 
-    told = card(source.facts, source.name, hub=source.hub, merged=merged)
-    (part / "README.md").write_text(told, encoding="utf-8")
+    if source.facts is not None:
+        told = card(source.facts, source.name, hub=source.hub, merged=merged)
+        (part / "README.md").write_text(told, encoding="utf-8")
     for name in (*TOKENIZER, "chat_template.jinja"):
         if not (part / name).exists() and (source.base / name).is_file():
             shutil.copyfile(source.base / name, part / name)
