@@ -151,7 +151,7 @@ def iterate(
     """Run the loop, or go on with it: whatever is done already is not done again."""
     from selfreward import branching, loop
     from selfreward.report.refresh import refreshed
-    from selfreward.runs import open_work, recipe_file
+    from selfreward.runs import DATABASE, open_work, recipe_file
     from selfreward.show.progress import terminal_progress
     from selfreward.stopping import on_signals
     from selfreward.track.follow import followed
@@ -180,9 +180,10 @@ def iterate(
         branching.restart(work, restart_stage or [])
         if accept is not None and reason is not None:
             loop.accept(work, accept, reason.strip())
+        home = work.folder / DATABASE  # for who only reads, wherever it is written
         with (
-            followed(work.store.path, work.recipe.track, work.recipe.track_texts, progress.say),
-            refreshed(work.store.path, progress.say, work.recipe.report) as work.on_verdict,
+            followed(home, work.recipe.track, work.recipe.track_texts, progress.say),
+            refreshed(home, progress.say, work.recipe.report) as work.on_verdict,
         ):
             loop.iterate(work, start, goal, pause_before)
         here = file.stem + (f" --branch {work.run.name}" if work.run.parent_id else "")

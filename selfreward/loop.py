@@ -309,6 +309,7 @@ def _run_stage(work: Work, stage: Stage, made_from: dict[str, Any]) -> None:
         note = stages.RUN[stage.name](work, stage)
         stage.finished_at = now()
         _finish(work, stage)
+        work.store.stage_ended()
     except Interrupted:
         raise  # the stage is running still: the same command goes on with it
     except SelfRewardError as error:

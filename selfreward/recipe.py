@@ -405,6 +405,13 @@ class Audit(Section):
     attack_success: Probability | None = 0.3
 
 
+class StoreOptions(Section):
+    """Where the store lies while a run writes it; docs/operations.md says when that matters."""
+
+    path: str | None = None  # a folder on a local disk, to work on the store there
+    network: Literal["auto"] | bool = "auto"  # whether several machines write the run's folder; `auto` looks
+
+
 def _as_model(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
@@ -430,6 +437,7 @@ class Recipe(Section):
     track_texts: bool = False  # some pairs' texts too, not numbers alone
     report: bool = True  # after each verdict on a policy, iterations/NAME/report.html is written anew
     audit: Audit = Audit()
+    store: StoreOptions = StoreOptions()
 
     @field_validator("rewards")
     @classmethod

@@ -59,7 +59,8 @@ def open_work(
     from selfreward.files import remove_parts
     from selfreward.recipe_file import load, locate
     from selfreward.stages.work import Work
-    from selfreward.store import Lock, Store
+    from selfreward.store import Lock
+    from selfreward.store.places import opened
 
     if not re.fullmatch(NAME, file.stem):
         raise RecipeError(f"{file.stem!r} cannot name a run: {NAME_RULE}")
@@ -76,17 +77,14 @@ def open_work(
         ) from None
     if not os.access(folder, os.W_OK):
         raise BadInput(f"{folder} cannot be written. Choose a folder you may write to")
-    with Lock(folder):
-        store = Store((folder / DATABASE).resolve(), write=True)
-        try:
-            remove_parts(folder)
-            base, identity = _base(store, recipe, file)
-            run = _run_row(store, file.stem, recipe, overrides)
-            yield Work(
-                store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress, stop or Stop()
-            )
-        finally:
-            store.close()
+    home, place = (folder / DATABASE).resolve(), recipe.store
+    with Lock(folder), opened(home, place.path, place.network, progress.say) as store:
+        remove_parts(folder)
+        base, identity = _base(store, recipe, file)
+        run = _run_row(store, file.stem, recipe, overrides)
+        yield Work(
+            store, run, recipe, file.resolve(), folder.resolve(), base, identity, progress, stop or Stop()
+        )
 
 
 @contextmanager

@@ -15,18 +15,20 @@ KEPT = 3  # of each kind: promotions, restarts, migrations
 KINDS = ("promoted", "restart", "schema")
 
 
-def backup(source: sqlite3.Connection, path: Path, kind: str, label: str) -> Path:
-    """Copies an open store to `backups/KIND-N-LABEL.db` beside it, whole or not at all; keeps the newest.
+def backup(source: sqlite3.Connection, home: Path, kind: str, label: str) -> Path:
+    """Copies an open store to `backups/KIND-N-LABEL.db` in its run's folder, whole or not at all.
+
+    The newest `KEPT` of a kind stay.
 
     `source` is not in a transaction. N counts up, so that names sort by age.
     """
-    folder = path.parent / FOLDER
+    folder = home / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         number = 1 + max((_number(p) for p in folder.glob("*.db")), default=0)
         target = folder / f"{kind}-{number:04}-{label}.db"
         copy_to(source, target)
-        for old in backups(path, kind)[KEPT:]:
+        for old in backups(home / "selfreward.db", kind)[KEPT:]:
             old.unlink()
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"no backup in {folder}: {error}") from None
@@ -46,6 +48,15 @@ def copy_to(source: sqlite3.Connection, target: Path) -> None:
     finally:
         for name in (beside, Path(f"{beside}-journal"), Path(f"{beside}-wal"), Path(f"{beside}-shm")):
             name.unlink(missing_ok=True)
+
+
+def put_copy(path: Path, target: Path) -> None:
+    """A whole copy of a store that nobody writes."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source:
+            copy_to(source, target)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be copied to {target}: {error}") from None
 
 
 def backups(path: Path, kind: str | None = None) -> list[Path]:

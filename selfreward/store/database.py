@@ -19,7 +19,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from selfreward.errors import StoreError
 from selfreward.points import reach
 from selfreward.store import backup as backups
-from selfreward.store import soundness
+from selfreward.store import places, soundness
 
 if TYPE_CHECKING:
     from sqlmodel import SQLModel
@@ -50,13 +50,19 @@ def _url(path: Path, write: bool) -> URL:
 class Database:
     """An open store file; `write=False` opens it read-only and never migrates.
 
-    `checked`: a file that is to be written is looked at first, and refused if it is damaged.
+    `checked`: a file that is to be written is looked at first, and refused if it is damaged. `alone`: no
+    other connection may open it, for where WAL does not work. `home` is the run's folder, the file's own
+    unless it is worked on elsewhere.
     """
 
-    def __init__(self, path: Path, *, write: bool, checked: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, write: bool, checked: bool = True, alone: bool = False, home: Path | None = None
+    ) -> None:
         if not write and not path.exists():
             raise StoreError(f"{path} does not exist: `selfreward iterate` makes it")
         self.path = path
+        self.home = home or path.parent
+        self._alone = alone
         if write and checked and path.exists() and path.stat().st_size:
             soundness.check(path, soundness.was_cut_off(path))
         self._write = write
@@ -64,7 +70,8 @@ class Database:
         self._synchronous = "NORMAL"
         self._wal = f"{path}-wal"
         self._foreign_keys = "ON"
-        self._engine = create_engine(_url(path, write))
+        one = {"pool_size": 1, "max_overflow": 0} if alone else {}
+        self._engine = create_engine(_url(path if write else places.readable(path), write), **one)
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", self._begin)
         try:
@@ -110,7 +117,18 @@ class Database:
         connection = self._engine.raw_connection()
         try:
             source: Any = connection.driver_connection
-            return backups.backup(source, self.path, kind, label)
+            return backups.backup(source, self.home, kind, label)
+        finally:
+            connection.close()
+
+    def copy_to(self, target: Path) -> None:
+        """Writes the store as it is now to a file, whole. Raises `StoreError` where that fails."""
+        connection = self._engine.raw_connection()
+        try:
+            source: Any = connection.driver_connection
+            backups.copy_to(source, target)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"no copy in {target}: {error}") from None
         finally:
             connection.close()
 
@@ -151,6 +169,9 @@ class Database:
         connection.isolation_level = None  # transactions begin where we say, as IMMEDIATE
         connection.execute("PRAGMA busy_timeout=10000")
         connection.execute(f"PRAGMA foreign_keys={self._foreign_keys}")
+        if self._alone:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=DELETE")
 
     def _begin(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA synchronous={self._synchronous}")
@@ -170,7 +191,7 @@ class Database:
             raise StoreError(f"{self.path} {reason if version else 'is not a store of selfreward'}")
         if version:
             self.backup("schema", version)
-        else:
+        elif not self._alone:
             with contextlib.closing(sqlite3.connect(self.path)) as raw:
                 raw.execute("PRAGMA journal_mode=WAL")
         self._migrate(known[-1])

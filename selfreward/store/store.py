@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
+from selfreward.ids import MAX_SLOTS, prompt_id
 from selfreward.records import Alarm, Event, Metric, Policy, Run, Stage
 from selfreward.store.database import Database, now
+from selfreward.store.lease import Lease
 from selfreward.store.lineage import origin, origins
+from selfreward.store.places import Mirror
 
 
 class Store(Database):
@@ -19,6 +23,24 @@ class Store(Database):
 
     What reads rows of a run reads those it shares too (`lineage.origins`).
     """
+
+    mirror: Mirror | None = None
+    lease: Lease | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """As of every store; then a copy for readers, where they need one and it is due."""
+        if self.lease is not None:
+            self.lease.check()
+        with super().transaction() as connection:
+            yield connection
+        if self.mirror is not None:
+            self.mirror.block_ended()
+
+    def stage_ended(self) -> None:
+        """A finished stage is copied to where the run lies, if the store is worked on elsewhere."""
+        if self.mirror is not None:
+            self.mirror.stage_ended()
 
     # runs, policies, stages
 
@@ -133,13 +155,19 @@ class Store(Database):
         )  # fmt: skip
 
     def unjudged(self, run_id: int, policy: str) -> list[int]:
-        """Ids of prompts with an answered candidate that has no judgement, in slot order."""
+        """Ids of prompts with an answered candidate that has no judgement, in slot order.
+
+        Asked of indexes alone, whatever the texts weigh.
+        """
+        made = origins(self, run_id, policy)
+        first = prompt_id(made.prompts, int(policy[1:]), 0)
         rows = self.rows(
-            "SELECT DISTINCT c.prompt_id FROM candidate c WHERE c.run_id = :candidates AND c.policy = :p"
-            " AND c.fault IS NULL"
+            "SELECT DISTINCT c.prompt_id FROM candidate c"
+            " WHERE c.prompt_id BETWEEN :first AND :last AND c.run_id = :candidates"
             " AND NOT EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = c.id AND j.run_id = :judge)"
+            " AND c.id NOT IN (SELECT id FROM candidate WHERE run_id = :candidates AND fault IS NOT NULL)"
             " ORDER BY 1",
-            **origins(self, run_id, policy)._asdict(), p=policy,
+            **made._asdict(), first=first, last=first + MAX_SLOTS - 1,
         )  # fmt: skip
         return [int(r[0]) for r in rows]
 
