@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from selfreward.ids import MAX_SAMPLES, MAX_SLOTS, candidate_id, prompt_id
 from selfreward.store.database import Database
 from selfreward.store.finding import PairFilter, find_pairs
 from selfreward.store.lineage import addressed, branch_id, origins, pairs_of, runs
@@ -47,21 +48,32 @@ class Views(Database):
         return row[0] if row else None
 
     def iteration(self, policy: str, run_id: int = 1) -> dict[str, Any]:
-        """Counts of an iteration: prompts by source, candidates, judgements, their faults, outcomes."""
+        """Counts of an iteration: prompts by source, candidates, judgements, their faults, outcomes.
+
+        Ids say which rows are its own, so that all but the prompts are counted in indexes alone.
+        """
         sources = (
             "SELECT source, count(*) FROM prompt"
             " WHERE run_id = :prompts AND policy = :p AND status = 'accepted' GROUP BY 1"
         )
-        candidates = "SELECT count(*), count(fault) FROM candidate WHERE run_id = :candidates AND policy = :p"
+        candidates = (
+            "SELECT count(*), (SELECT count(*) FROM candidate WHERE run_id = :candidates"
+            " AND fault IS NOT NULL AND prompt_id BETWEEN :first AND :last) FROM candidate"
+            " WHERE prompt_id BETWEEN :first AND :last AND run_id = :candidates"
+        )
         judgements = (
-            "SELECT count(*), count(j.fault) FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " WHERE j.run_id = :judge AND c.policy = :p"
+            "SELECT count(*), (SELECT count(*) FROM judgement WHERE run_id = :judge AND fault IS NOT NULL"
+            " AND candidate_id BETWEEN :lowest AND :highest) FROM judgement"
+            " WHERE candidate_id BETWEEN :lowest AND :highest AND run_id = :judge"
         )
         outcomes = (
-            "SELECT m.outcome, count(*) FROM mining m JOIN prompt p ON p.id = m.prompt_id"
-            " WHERE m.run_id = :pairs AND p.policy = :p GROUP BY 1"
+            "SELECT outcome, count(*) FROM mining"
+            " WHERE run_id = :pairs AND prompt_id BETWEEN :first AND :last GROUP BY 1"
         )
-        here = origins(self, run_id, policy)._asdict() | {"p": policy}
+        made, idx = origins(self, run_id, policy), int(policy[1:])
+        first, lowest = prompt_id(made.prompts, idx, 0), candidate_id(made.candidates, idx, 0, 0)
+        here = made._asdict() | {"p": policy, "first": first, "last": first + MAX_SLOTS - 1}
+        here |= {"lowest": lowest, "highest": lowest + MAX_SLOTS * MAX_SAMPLES - 1}
         return {
             "prompts": {r[0]: r[1] for r in self.rows(sources, **here)},
             "candidates": tuple(self.one(candidates, **here)),
