@@ -293,7 +293,7 @@ def mining(path: Path) -> None:
 def mined(store: Store, stage: Any, options: Any) -> list[Any]:
     """What the default rule makes of every prompt."""
     rows = store.contenders(1, "M1", "judge")
-    groups = stage.grouped(rows, None, 0, 1)
+    groups = stage.grouped(rows, None, 0, 1, "M1")
     found, _ = stage.mine_all(options, groups, 2048)
     return list(zip(groups, found, strict=True))
 

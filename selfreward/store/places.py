@@ -154,7 +154,7 @@ def _refuse_elsewhere(home: Path, here: dict[str, str] | None) -> bool:
     found = elsewhere(home)
     if found is None:
         return False
-    if found == here and Path(found["path"]).exists():
+    if here is not None and found == here and Path(here["path"]).exists():
         return True
     raise StoreError(
         f"the newest rows of this run are in {found['path']} on {found['host']}, where it was interrupted: "
