@@ -259,7 +259,7 @@ BREAKS = [
     ("UPDATE stage SET fingerprint = 'x' WHERE run_id = 1 AND name = 'judge'", "is the very stage"),
     ("UPDATE stage SET made_from = '{}' WHERE run_id = 1 AND name = 'judge'", "a fingerprint is the hash"),
     ("UPDATE metric SET n = 0", "a metric carries its n"),
-    ("UPDATE prompt SET text = (SELECT item FROM answer LIMIT 1) WHERE policy = 'M1' AND slot = 1",
+    ("UPDATE prompt SET text = (SELECT item FROM answer LIMIT 1) WHERE id = (SELECT prompt_id FROM mining)",
      "no probe or evaluation prompt trains"),
     ("DELETE FROM candidate WHERE id = (SELECT chosen_id FROM pair)", "what a row names exists"),
     ("UPDATE policy SET status = 'rejected' WHERE run_id = 1 AND name = 'M1'", "grows from a promoted"),
