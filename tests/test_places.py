@@ -19,7 +19,8 @@ from selfreward.errors import StoreError
 from selfreward.store import Lock, Reviews, Store, Views, is_held
 from selfreward.store import backup as backups
 from selfreward.store.lease import NAME, Lease, is_fresh
-from selfreward.store.places import ELSEWHERE, SNAPSHOT, filesystem_of, opened
+from selfreward.store.mirror import ELSEWHERE, SNAPSHOT
+from selfreward.store.places import filesystem_of, opened
 from tests.runner import command, iterate, query, write_recipe
 
 SHORT = {"start": {"sft": None}, "evaluate": None}

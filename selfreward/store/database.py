@@ -19,7 +19,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from selfreward.errors import StoreError
 from selfreward.points import reach
 from selfreward.store import backup as backups
-from selfreward.store import places, soundness
+from selfreward.store import mirror, soundness
 
 if TYPE_CHECKING:
     from sqlmodel import SQLModel
@@ -71,7 +71,7 @@ class Database:
         self._wal = f"{path}-wal"
         self._foreign_keys = "ON"
         one = {"pool_size": 1, "max_overflow": 0} if alone else {}
-        self._engine = create_engine(_url(path if write else places.readable(path), write), **one)
+        self._engine = create_engine(_url(path if write else mirror.readable(path), write), **one)
         event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", self._begin)
         try:

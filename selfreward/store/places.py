@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from selfreward.errors import StoreError
 from selfreward.files import sha256_of_text
 from selfreward.store import lease
+from selfreward.store.mirror import ELSEWHERE, SNAPSHOT, Mirror, elsewhere
 
 if TYPE_CHECKING:
-    from selfreward.store.database import Database
     from selfreward.store.store import Store
 
-SNAPSHOT = "selfreward.snapshot.db"
-ELSEWHERE = "store.json"  # says that the newest rows are on a machine's own disk
 # File systems that several machines write: their names in /proc/self/mountinfo.
 SHARED = {
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "afs", "9p", "panfs",
     "pvfs2", "orangefs", "wekafs", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph",
 }  # fmt: skip
-SHARE_OF_TIME = 0.02  # of a run that copying snapshots may take
 Say = Callable[[str], None]
 
 
@@ -43,31 +39,6 @@ def filesystem_of(path: Path) -> str:
             if place.is_relative_to(mount) and len(mount.parts) >= longest:
                 found, longest = after.split()[0], len(mount.parts)
     return found
-
-
-class Mirror:
-    """Keeps a copy of an open store: after blocks, when one is due, or only when a stage is done."""
-
-    def __init__(self, db: Database, target: Path, *, after_blocks: bool) -> None:
-        self.target = target
-        self._db, self._after_blocks = db, after_blocks
-        self._due = 0.0
-
-    def block_ended(self) -> None:
-        """Copies if it is time; a copy that fails is tried again later, for the rows themselves are safe."""
-        if self._after_blocks and time.monotonic() >= self._due:
-            start = time.monotonic()
-            with suppress(StoreError):
-                self.copy()
-            self._due = time.monotonic() + max(1.0, (time.monotonic() - start) / SHARE_OF_TIME)
-
-    def stage_ended(self) -> None:
-        """Copies. Raises `StoreError` where that fails."""
-        self.copy()
-
-    def copy(self) -> None:
-        """The store as it is now, whole, in the target's place."""
-        self._db.copy_to(self.target)
 
 
 @contextmanager
@@ -88,7 +59,7 @@ def opened(home: Path, path: str | None, network: bool | Literal["auto"], say: S
         _refuse_elsewhere(home, None)
         with closing(_store(home, alone=shared)) as store:
             if shared:
-                store.mirror = Mirror(store, home.with_name(SNAPSHOT), after_blocks=True)
+                store.mirror = Mirror(store.copy_to, home.with_name(SNAPSHOT), after_blocks=True)
                 say(f"{home.parent} is on a network: readers see the run as of the last snapshot")
             store.lease = own if isinstance(own, lease.Lease) else None
             yield store
@@ -116,7 +87,7 @@ def _on_local_disk(home: Path, folder: Path, say: Say) -> Iterator[Store]:
         raise StoreError(f"store.path {folder} cannot be used: {error.strerror or error}") from None
     say(f"the store is worked on in {local} and copied back when a stage is done")
     store = _store(local, home=home.parent)
-    store.mirror = Mirror(store, home, after_blocks=False)
+    store.mirror = Mirror(store.copy_to, home, after_blocks=False)
     try:
         yield store
     finally:
@@ -140,15 +111,6 @@ def _fetch(home: Path, local: Path) -> None:
         backup.put_copy(home, local)
 
 
-def elsewhere(home: Path) -> dict[str, Any] | None:
-    """Host and path of the file with the newest rows, while that is not the run's own."""
-    with suppress(OSError, ValueError):
-        found = json.loads(home.with_name(ELSEWHERE).read_text(encoding="utf-8"))
-        if isinstance(found, dict) and {"host", "path"} <= found.keys():
-            return found
-    return None
-
-
 def _refuse_elsewhere(home: Path, here: dict[str, str] | None) -> bool:
     """Whether an interrupted run left its newest rows here. Raises `StoreError` if they are elsewhere."""
     found = elsewhere(home)
@@ -161,10 +123,3 @@ def _refuse_elsewhere(home: Path, here: dict[str, str] | None) -> bool:
         f"go on there with the same store.path, or remove {home.with_name(ELSEWHERE)} to go on from the copy "
         "here, which is as of its last finished stage"
     )
-
-
-def readable(path: Path) -> Path:
-    """The file a reader opens: the snapshot while a writer keeps the store to itself, or died doing so."""
-    snapshot = path.with_name(SNAPSHOT)
-    torn = Path(f"{path}-journal")
-    return snapshot if snapshot.exists() and (lease.is_fresh(path.parent) or torn.exists()) else path

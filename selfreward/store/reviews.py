@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from selfreward.errors import BadInput, StoreError
-from selfreward.store import places
+from selfreward.store import mirror
 from selfreward.store.database import Database, now
 
 MAX_NOTE = 2000  # characters
@@ -24,7 +24,7 @@ class Reviews(Database):
     def __init__(self, path: Path) -> None:
         if not path.exists():
             raise StoreError(f"{path} does not exist: `selfreward iterate` makes it")
-        if (found := places.elsewhere(path)) is not None:
+        if (found := mirror.elsewhere(path)) is not None:
             raise StoreError(
                 f"reviews wait: the run works on its store in {found['path']} on {found['host']}"
             )

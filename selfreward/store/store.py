@@ -15,7 +15,7 @@ from selfreward.records import Alarm, Event, Metric, Policy, Run, Stage
 from selfreward.store.database import Database, now
 from selfreward.store.lease import Lease
 from selfreward.store.lineage import origin, origins
-from selfreward.store.places import Mirror
+from selfreward.store.mirror import Mirror
 
 
 class Store(Database):
