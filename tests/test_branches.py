@@ -22,6 +22,14 @@ CALMER = ("--set", "training.beta=0.5")
 WEIGHTS = "adapter/adapter_model.safetensors"
 
 
+TRAINING = "driver: committed * in *._copy_log #1"  # the driver has heard of a step
+
+
+def killed_at(point: str) -> str:
+    """What makes the run's processes die at a point, as by kill -9."""
+    return json.dumps({"at": [point], "do": "kill"})
+
+
 def run_of(folder: Path) -> Path:
     return folder / "iterations" / "t"
 
@@ -143,8 +151,8 @@ def test_a_branch_killed_and_run_again_is_the_branch_as_if_nothing_had_happened(
 ) -> None:
     """Killed after its first rows, and inside its training."""
     wanted = ("--from", "M1", "--branch", "calmer", "--to", "M2", *CALMER)
-    for where in ({"KILL_AT_COMMIT": "1"}, {"KILL_AT_STEP": "1"}):
-        assert iterate(copy, *wanted, **where).returncode == -signal.SIGKILL
+    for point in ("driver: committed * in branching.grow #1", TRAINING):
+        assert iterate(copy, *wanted, SELFREWARD_FAULTS=killed_at(point)).returncode == -signal.SIGKILL
     done = iterate(copy, *wanted)
     assert done.returncode == 0, done.stdout + done.stderr
     assert tables(copy) == tables(branched)
@@ -167,7 +175,7 @@ def test_a_branch_begins_where_its_recipe_would_make_something_else(copy: Path) 
 
 def test_a_training_is_made_again_to_the_same_adapter_and_the_old_one_waits(copy: Path) -> None:
     before, weights = tables(copy), sha256_of(run_of(copy) / "M2" / WEIGHTS)
-    killed = iterate(copy, "--to", "M2", "--restart-stage", "M2/train", KILL_AT_STEP="1")
+    killed = iterate(copy, "--to", "M2", "--restart-stage", "M2/train", SELFREWARD_FAULTS=killed_at(TRAINING))
     assert killed.returncode == -signal.SIGKILL
     assert query(copy, "SELECT count(*) FROM answer WHERE policy = 'M2'") == [(0,)]
     done = iterate(copy, "--to", "M2", "--restart-stage", "M2/train")

@@ -173,15 +173,15 @@ def test_a_run_on_a_network_and_then_on_a_local_disk(tiny_policy: Path, tmp_path
     assert query(tmp_path, "SELECT count(*) FROM answer") == [(6,)]
     assert not (home / NAME).exists() and not (home / SNAPSHOT).exists()
     disk = tmp_path / "disk"
-    killed = iterate(
-        tmp_path, "--to", "M2", "--pause-before", "prompts", "--set", f"store.path={disk}", KILL_AT_COMMIT="4"
-    )
+    wanted = ("--to", "M2", "--pause-before", "prompts", "--set", f"store.path={disk}")
+    faults = {"at": ["driver: committed * in probe.* #1"], "do": "kill"}
+    killed = iterate(tmp_path, *wanted, SELFREWARD_FAULTS=json.dumps(faults))
     assert killed.returncode == -9 and (home / ELSEWHERE).exists()
     assert command(tmp_path, "status").returncode == 0
     refused = iterate(tmp_path, "--to", "M2", "--pause-before", "prompts")
     assert refused.returncode == 3 and "the newest rows" in refused.stderr
     assert "taken over" in refused.stdout  # the killed one left its lease
-    again = iterate(tmp_path, "--to", "M2", "--pause-before", "prompts", "--set", f"store.path={disk}")
+    again = iterate(tmp_path, *wanted)
     assert again.returncode == 0, again.stdout + again.stderr
     assert query(tmp_path, "SELECT count(*) FROM answer") == [(12,)]
     assert not (home / ELSEWHERE).exists()
