@@ -41,7 +41,7 @@ def enter(work: Work, name: str | None, start: str | None) -> tuple[Work, str | 
         raise BadInput(f"there is no branch {grows_from}: the run has {', '.join(there) or 'none'}")
     if known is not None:
         _check_parent(work, known, grows_from, name)
-        return _on(work, known), policy or None
+        return on(work, known), policy or None
     parent = work if not grows_from else enter(work, grows_from, None)[0]
     assert name is not None
     grown = grow(parent, name, policy or None)
@@ -60,7 +60,7 @@ def _check_parent(work: Work, known: Run, grows_from: str, name: str | None) -> 
         )
 
 
-def _on(work: Work, run: Run) -> Work:
+def on(work: Work, run: Run) -> Work:
     """The same hands on another run of the file: one engine, one clock, one meter."""
     other = dataclasses.replace(work, run=run)
     other.meter = work.meter
@@ -89,7 +89,7 @@ def grow(parent: Work, name: str, start: str | None, made_by: str = "user") -> W
         id=others[-1].id + 1, name=name, parent_id=parent.run.id, parent_policy=at, made_by=made_by,
         recipe=text, fingerprint=sha256_of_text(text), seed=parent.recipe.seed, created_at=now(),
     )  # fmt: skip
-    work = _on(parent, run)
+    work = on(parent, run)
     taken = [
         Policy(**(p.model_dump() | {"run_id": run.id})) for p in policies.values() if p.idx <= index_of(at)
     ]
@@ -136,7 +136,7 @@ def restart(work: Work, wanted: list[str]) -> None:
 
 def _restart(work: Work, step: Step) -> None:
     known, told = work.store.stages(work.run.id), f"{step.policy}/{step.stage}"
-    if _goes_on(work, step, known.get(step)):
+    if _goeson(work, step, known.get(step)):
         work.progress.say(f"{told} was taken out before and has not arrived since: going on with it")
         return
     if step not in known:
@@ -159,7 +159,7 @@ def _restart(work: Work, step: Step) -> None:
     work.progress.say(f"{told}{more} of {work.run.name} will be made again")
 
 
-def _goes_on(work: Work, step: Step, stage: Stage | None) -> bool:
+def _goeson(work: Work, step: Step, stage: Stage | None) -> bool:
     """Whether this restart is under way: taken out, and no command has arrived or been halted since."""
     for event in last_events(work.store, work.run.id, ("restart", "session")):
         detail = json.loads(event.detail)

@@ -149,7 +149,7 @@ def iterate(
     ] = None,
 ) -> None:
     """Run the loop, or go on with it: whatever is done already is not done again."""
-    from selfreward import branching, loop
+    from selfreward import branching, loop, rollback
     from selfreward.report.refresh import refreshed
     from selfreward.runs import DATABASE, open_work, recipe_file
     from selfreward.show.progress import terminal_progress
@@ -177,6 +177,7 @@ def iterate(
             f"{work.threads} threads; {work.destination}"
         )
         work, start = branching.enter(work, branch, start)
+        work = rollback.followed(work)
         branching.restart(work, restart_stage or [])
         if accept is not None and reason is not None:
             loop.accept(work, accept, reason.strip())
@@ -185,7 +186,7 @@ def iterate(
             followed(home, work.recipe.track, work.recipe.track_texts, progress.say),
             refreshed(home, progress.say, work.recipe.report) as work.on_verdict,
         ):
-            loop.iterate(work, start, goal, pause_before)
+            work = rollback.iterate(work, start, goal, pause_before)
         here = file.stem + (f" --branch {work.run.name}" if work.run.parent_id else "")
         progress.say(f"{loop.standing(work)} is the policy now; see: selfreward status --run {here}")
 

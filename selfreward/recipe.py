@@ -384,9 +384,10 @@ class Limits(Section):
 
 
 class Gate(Section):
-    """What a gate does when it finds collapse: stop, or say so and go on; and the levels it goes by."""
+    """What a gate does when it finds collapse: stop, try again, or say so and go on; and its levels."""
 
-    on_collapse: Literal["halt", "warn"] = "halt"
+    on_collapse: Literal["halt", "rollback", "warn"] = "halt"  # rollback: calmer tries as branches NAME~1, …
+    retries: Annotated[int, Field(ge=1, le=9)] = 2  # tries of an iteration, with `rollback`
     limits: Limits = Limits()
 
 

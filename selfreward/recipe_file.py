@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +56,18 @@ def parse(data: dict[str, Any], name: str) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{name}: {_explain(error)}") from None
+
+
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values for some keys, written as `section.key`."""
+    data = recipe.model_dump(by_alias=True)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        at = data
+        for part in path:
+            at = at[part]
+        at[last] = value
+    return parse(data, "recipe")
 
 
 def locate(recipe_file: Path, name: str) -> Path:

@@ -46,6 +46,10 @@ def test_a_broken_judge_is_not_asked_again() -> None:
     assert changes(recipe(), "judge", ["faults", "top_score"], MARGINS, 1) == {}
 
 
+def test_a_training_that_moved_nothing_is_not_made_calmer() -> None:
+    assert changes(recipe(), "probe", ["moved"], MARGINS, 1) == {}
+
+
 def test_texts_alike_are_drawn_hotter_only_when_a_calmer_training_did_not_help() -> None:
     first, second = (changes(recipe(), "probe", ["same_text"], MARGINS, n) for n in (1, 2))
     assert "candidates.sampling.temperature" not in first
@@ -66,6 +70,7 @@ def test_the_screen_says_what_died_since_when_and_what_to_type() -> None:
         alarm("M2", "pairs", "chosen_longer", "halt", "chosen_longer 0.97 of 80, above 0.8"),
         alarm("M2", "pairs", "length_ratio", "warn", "length_ratio 1.6"),
         alarm("M2", "pairs", "words", "ok"),
+        alarm("M1", "judge", "ties", "warn"),
     ]
     found = screen("demo", alarms, recipe(), MARGINS, ["one", "two\nlines", "three"])
     assert found is not None

@@ -31,6 +31,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("stages",),
     ("loop",),
     ("branching",),
+    ("rollback",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
         "policy_export", "probe", "asking_cli", "judge_cli", "track", "upkeep",
@@ -38,7 +39,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
 )
 # fmt: on
 RECIPES = {"recipe", "recipe_file", "rewards", "sections"}
-PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[10]
+PURE, HANDS, DOORS = LADDER[5], LADDER[6], LADDER[11]
 LAYER = {name: height for height, names in enumerate(LADDER) for name in names}
 # Within a rung names keep to themselves, but for these; `cli` may open every door.
 SIDEWAYS = {
@@ -164,7 +165,7 @@ def test_nothing_is_imported_by_a_name_made_at_run_time() -> None:
 
 def test_the_driver_loads_no_tensor_library() -> None:
     """All of the driver's modules in one process: the doors, the loop, the stages, the store."""
-    driver = [m for m in MODULES if top(m) in {*DOORS, "branching", "loop", "stages", "store"}]
+    driver = [m for m in MODULES if top(m) in {*DOORS, "branching", "rollback", "loop", "stages", "store"}]
     code = f"import sys\nfor m in {driver}: __import__('selfreward.' + m)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -21,6 +21,8 @@ TEMPERATURE = (1.25, 1.5)  # times the recipe's own, at the first and the second
 HOTTEST = 1.5
 LENGTH = frozenset({"length", "judge length"})
 ALIKE = frozenset({"within", "across", "loops"})
+# A training that moved nothing, or an engine that does not wear the adapter, is not helped by calm.
+STILL = frozenset({"moved", "proof_gap"})
 # Candidates that all get one score or are all the same: other draws may differ.
 TIED = frozenset({"ties", "pairs", "identical", "within_distance", "distance_ratio"})
 
@@ -33,6 +35,8 @@ def changes(
     `stage` is where the gate halted, `margins` are those of the pairs there were. Empty where no key of the
     recipe would help: a judge whose replies cannot be read does not get better by being asked again.
     """
+    if set(signals) & STILL:
+        return {}
     families = {LIMITS[s].family for s in signals if s in LIMITS}
     found: dict[str, Any] = {}
     trained = stage in ("train", "probe")

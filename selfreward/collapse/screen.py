@@ -11,7 +11,7 @@ from selfreward.collapse.limits import LIMITS
 from selfreward.collapse.verdict import KINDS, WHAT
 
 GATE_1 = ("judge", "pairs")
-ORDER = ("train", "probe", "judge", "pairs")  # as they come for one policy
+ORDER = ("sft", "train", "probe", "evaluate", "judge", "pairs")  # as they come for one policy
 LOOK = {
     "ties": "pairs list --outcome tie",
     "faults": "pairs list --outcome too_few_scores",

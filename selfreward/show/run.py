@@ -18,6 +18,7 @@ from selfreward.show.console import console, safe, table_of
 from selfreward.show.halt import halted
 from selfreward.store import is_held
 from selfreward.store.database import now
+from selfreward.store.halts import tries_of
 from selfreward.wording import visible
 
 
@@ -155,7 +156,10 @@ def status(views: Any, run_id: int = 1) -> None:
     data = whole["policies"]
     stands = Outlook(**whole["outlook"])
     console.print(_headline(stands))
-    if stands.level == "halt" and run_id == 1:
+    tries = tries_of(views, run_id)
+    if tries:
+        _followed(views, tries[-1])
+    elif stands.level == "halt" and run_id == 1:
         halted(views, views.path.parent.name)
     console.print(Spent(**whole["spent"]).told, style="dim")
     table = table_of("policy", "status", "adapter", "stages", "its iteration")
@@ -173,6 +177,13 @@ def status(views: Any, run_id: int = 1) -> None:
         for alarm in p["alarms"]:
             if alarm["level"] != "ok":
                 console.print(safe(f"{alarm['level']}: {alarm['message']}"))
+
+
+def _followed(views: Any, run: Any) -> None:
+    """What `iterate` goes on with after a halt: the last try, and where it stands."""
+    stands = _outlook(views, views.status(run.id))
+    head = f"It goes on in {run.name}, tried from {run.parent_policy} after the halt: "
+    console.print(safe(f"{head}{stands.now} See: selfreward status --branch {run.name}"))
 
 
 def _mark(stage: dict[str, Any]) -> str:

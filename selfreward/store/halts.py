@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from selfreward.store.database import Database
+from selfreward.store.lineage import runs
 
 
 def read_texts(db: Database, run_id: int, policy: str, stage: str, limit: int = 200) -> list[Any]:
@@ -19,6 +20,17 @@ def read_texts(db: Database, run_id: int, policy: str, stage: str, limit: int = 
         "SELECT item AS prompt, text FROM answer WHERE run_id = :r AND policy = :p AND suite = 'probe'"
         " AND text IS NOT NULL ORDER BY id LIMIT :n", r=run_id, p=policy, n=limit,
     )  # fmt: skip
+
+
+def tries_of(db: Database, run_id: int = 1) -> list[Any]:
+    """The runs that a run goes on in: its newest try after a halt, the newest of that one, and so on."""
+    found: list[Any] = []
+    known = [r for r in runs(db) if r.made_by == "rollback"]
+    at = run_id
+    while own := [r for r in known if r.parent_id == at]:
+        found.append(own[-1])
+        at = own[-1].id
+    return found
 
 
 def margins(db: Database, run_id: int, policy: str) -> list[float]:
