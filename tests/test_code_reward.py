@@ -147,11 +147,11 @@ def scorer(passing: Sequence[str], found: dict[str, list[str]] | None = None) ->
 
 
 def test_findings_take_their_weight_off_what_passed() -> None:
-    """½·2 info + 1·1 low = 2: 1/(1 + 2). One high: 1/6. None: 1. A failed test: 0, however tidy."""
+    """A failed test: 0, however tidy. ½·2 info + 1·1 low = 2: 1/(1 + 2). One high: 1/6. None: 1."""
     told = {"a = 1": ["info", "low", "info"], "b = 2": ["high"], "d = 4": []}
-    group = scorer(["a = 1", "b = 2", "c = 3"], told).score([question("a = 1", "b = 2", "c = 3", "d = 4")])
-    assert [v[0].score for v in group[0]] == [pytest.approx(1 / 3), pytest.approx(1 / 6), 1, 0]
-    assert group[0][0][0].detail == {"tests": "passed", "info": 2, "low": 1}
+    group = scorer(["a = 1", "b = 2", "c = 3"], told).score([question("d = 4", "a = 1", "b = 2", "c = 3")])
+    assert [v[0].score for v in group[0]] == [0, pytest.approx(1 / 3), pytest.approx(1 / 6), 1]
+    assert group[0][1][0].detail == {"tests": "passed", "info": 2, "low": 1}
 
 
 @pytest.mark.parametrize(

@@ -89,12 +89,12 @@ def _scores(judgements: list[Any]) -> list[tuple[str, float, int, int]]:
 
 
 def _origin(found: dict[str, Any]) -> None:
-    p, scorer = found["pair"], found["scorer"]
+    p = found["pair"]
     console.print(Text("\n[where it comes from]", style="bold"))
     source = f"prompt {p.prompt_id}, {p.source}, round {p.round}; policy {p.policy}"
     console.print(safe(f"{source} {found['policy'].sha256 or 'base'}"))
-    if scorer is not None:
-        rubric = f", rubric {found['rubric'].name} {found['rubric'].sha256[:12]}" if found["rubric"] else ""
+    for scorer in found["scorers"]:
+        rubric = f", rubric {scorer.rubric} {scorer.rubric_sha256[:12]}" if scorer.rubric else ""
         console.print(safe(f"scorer {scorer.name}, {scorer.mode or scorer.type}{rubric}"))
     for row in found["trained"]:
         console.print(safe(f"trained {row.policy} ({row.split})"))

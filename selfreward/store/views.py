@@ -162,6 +162,11 @@ class Views(Database):
                 " WHERE s.run_id = :r AND s.policy = :p",
                 r=row.run_id, p=row.policy,
             ),
+            "scorers": self.rows(
+                "SELECT s.*, u.name AS rubric FROM scorer s LEFT JOIN rubric u ON u.sha256 = s.rubric_sha256"
+                " WHERE s.run_id = :r AND s.policy = :p ORDER BY s.name",
+                r=row.run_id, p=row.policy,
+            ),
             "policy": self.one(
                 "SELECT * FROM policy WHERE run_id = :r AND name = :p", r=row.run_id, p=row.policy
             ),

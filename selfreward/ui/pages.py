@@ -163,7 +163,7 @@ class Site:
         done = query.get("done", "")
         return self.render(
             "pair.html",
-            **{k: found[k] for k in ("pair", "parents", "scorer", "rubric", "policy", "trained")},
+            **{k: found[k] for k in ("pair", "parents", "scorers", "rubric", "policy", "trained")},
             chat=json.loads(found["pair"].messages),
             sides=sides,
             compared=differ is not None,
