@@ -223,15 +223,18 @@ def test_an_answer_without_tokens_is_a_fault() -> None:
 
 
 def test_a_distributions_entropy_and_distance_from_uniform_are_those_of_the_formula() -> None:
-    """P = ½, ¼, ⅛, ⅛: H = 1.75·ln 2; KL(U ‖ p) = −ln 4 + (1 + 2 + 3 + 3)/4·ln 2 = ¼·ln 2."""
+    """With p = ⅝, ⅛, ⅛, ⅛: H = ⅝·ln 8/5 + ⅜·ln 8; KL(U ‖ p) = −ln 4 + ¼·(ln 8/5 + 3·ln 8) = ¼·ln 16/5.
+
+    KL(p ‖ U), which it is not, would be ln 4 − H = 0.313.
+    """
     import torch
 
     from selfreward.engines.transformers_engine import _of_distributions
 
-    (found,) = _of_distributions(torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log(), torch.tensor([1]))
-    assert found.logprob == pytest.approx(-2 * math.log(2))
-    assert found.entropy == pytest.approx(1.75 * math.log(2), rel=1e-5)
-    assert found.certainty == pytest.approx(0.25 * math.log(2), rel=1e-5)
+    (found,) = _of_distributions(torch.tensor([[0.625, 0.125, 0.125, 0.125]]).log(), torch.tensor([1]))
+    assert found.logprob == pytest.approx(-math.log(8))
+    assert found.entropy == pytest.approx(0.625 * math.log(1.6) + 0.375 * math.log(8), rel=1e-5)
+    assert found.certainty == pytest.approx(0.25 * math.log(3.2), rel=1e-5)
 
 
 def test_the_engine_tells_of_each_token_what_it_would_score_it(tiny_policy: Path) -> None:
@@ -275,6 +278,11 @@ def test_the_references_reward_lies_between_0_and_1(table: list[float], candidat
     assert all(s is not None and 0 <= s <= 1 for s in found)
     same = telling(lambda s, t: -1.0)
     assert scores(RlprScorer(same, None, "A:").score([question(*candidates)])) == [0] * len(candidates)
+
+
+def test_a_probability_that_is_no_number_is_a_fault() -> None:
+    engine = telling(lambda s, t: math.nan)
+    assert faults(RlprScorer(engine, None, "A:").score([question("a", "b")])) == ["not_finite"] * 2
 
 
 def test_where_one_prompt_has_no_reference_the_others_keep_their_verdicts() -> None:
@@ -322,6 +330,31 @@ def test_a_reward_model_gives_each_chat_its_own_number(tiny_policy: Path, tmp_pa
     assert turn.count(2) == 2  # one end for each of the two turns, none for what stands in a text
     with pytest.raises(BadInput, match="3 numbers"):
         RewardModel(str(make_classifier(tmp_path / "three", tiny_policy, 3)), threads=1)
+
+
+def test_a_reward_model_without_a_template_reads_request_and_answer_as_two_texts(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    """An encoder, which sees in both directions: what fills a row up must not be seen."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    from selfreward.engines.reward_model import RewardModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(2)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(
+        vocab_size=len(tokenizer), num_labels=1, initializer_range=0.5, pad_token_id=2, **shape
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    model = RewardModel(str(tmp_path), dtype="float32", batch=3, threads=1)
+    chats = [chat("a"), chat("a much longer answer than that"), chat("b")]
+    alone = [model.rewards([c])[0] for c in chats]
+    assert model.rewards(chats) == pytest.approx(alone, abs=1e-5) and len({*alone}) == 3
+    assert model._ids(chat("a")) == tokenizer("Hello", "a")["input_ids"]
 
 
 def test_a_chat_the_reward_model_cannot_read_is_a_fault_beside_its_neighbours() -> None:
