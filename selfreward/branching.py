@@ -136,7 +136,7 @@ def restart(work: Work, wanted: list[str]) -> None:
 
 def _restart(work: Work, step: Step) -> None:
     known, told = work.store.stages(work.run.id), f"{step.policy}/{step.stage}"
-    if _goeson(work, step, known.get(step)):
+    if _goes_on(work, step, known.get(step)):
         work.progress.say(f"{told} was taken out before and has not arrived since: going on with it")
         return
     if step not in known:
@@ -159,7 +159,7 @@ def _restart(work: Work, step: Step) -> None:
     work.progress.say(f"{told}{more} of {work.run.name} will be made again")
 
 
-def _goeson(work: Work, step: Step, stage: Stage | None) -> bool:
+def _goes_on(work: Work, step: Step, stage: Stage | None) -> bool:
     """Whether this restart is under way: taken out, and no command has arrived or been halted since."""
     for event in last_events(work.store, work.run.id, ("restart", "session")):
         detail = json.loads(event.detail)
