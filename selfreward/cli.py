@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfreward import grading_cli, judge_cli, no_model
+from selfreward import grading_cli, judge_cli, no_model, seed_cli
 from selfreward.errors import BadInput, GateHalted, Interrupted, RecipeChanged, SelfRewardError
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
@@ -43,6 +43,9 @@ rubric_app.command("test")(no_model.rubric_test)
 judge_app = typer.Typer(no_args_is_help=True, help="Hold a judge against people.")
 app.add_typer(judge_app, name="judge")
 judge_app.command("calibrate")(judge_cli.calibrate)
+seed_app = typer.Typer(no_args_is_help=True, help="Make seed examples from human rankings.")
+app.add_typer(seed_app, name="seed")
+seed_app.command("build")(seed_cli.build)
 pairs_app.command("audit")(judge_cli.pairs_audit)
 prompts_app.command("dedupe")(no_model.prompts_dedupe)
 app.command()(plan)

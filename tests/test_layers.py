@@ -25,7 +25,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("protocols",),
     (
         "rubric", "pairs", "stats", "diversity", "collapse", "invent", "near", "audit", "shapes", "budget",
-        "footprint", "wording", "outlook", "agreement", "calibration",
+        "footprint", "wording", "outlook", "agreement", "calibration", "seeding",
     ),
     ("store", "migrations", "engines", "scorers", "training", "evaluation"),
     ("stages",),
@@ -34,7 +34,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("rollback",),
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
-        "policy_export", "probe", "asking_cli", "judge_cli", "track", "upkeep",
+        "policy_export", "probe", "asking_cli", "judge_cli", "track", "upkeep", "seed_cli",
     ),
 )
 # fmt: on
