@@ -30,7 +30,7 @@ class Worker:
     """Answers blocks as `("rows", [(place, row), …])`, or `("error", message, exit_code)` and no more."""
 
     def __init__(self, kind: str, settings: dict[str, Any]) -> None:
-        tie_to_parent()  # the raylet: nobody stays behind when a node is killed
+        tie_to_parent("raylet")  # the raylet: nobody stays behind when a node is killed
         threads = str(settings.get("threads") or os.cpu_count())
         os.environ.update(QUIET | SPIN | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads})
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # several on a machine would take the same cores

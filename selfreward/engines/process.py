@@ -113,10 +113,24 @@ def join_driver(watch: bool) -> Connection:
     return pipe
 
 
-def tie_to_parent() -> None:
-    """In a grandchild: ends with the process that started it, and leaves signals to the driver."""
-    _die_with_parent(os.getppid())
+def tie_to_parent(told: str) -> None:
+    """In a grandchild: ends with the process that started it, and leaves signals to the driver.
+
+    `told` stands in that process's command line. Who is the parent by now may be another, that took this one
+    over from a parent that died.
+    """
+    parent = os.getppid()
+    _die_with_parent(parent)
+    if sys.platform == "linux" and os.fsencode(told) not in _command_line(parent):
+        os._exit(1)
     _leave_signals()
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _leave_signals() -> None:

@@ -21,11 +21,11 @@ def main() -> int:
 
     A refusal of ours is left in `refused.json` too: a launcher keeps exit codes to itself.
     """
+    folder = Path(sys.argv[1])
     if "RANK" in os.environ:
-        tie_to_parent()
+        tie_to_parent(sys.argv[1])
     else:
         join_driver(watch=True)
-    folder = Path(sys.argv[1])
     first = os.environ.get("RANK", "0") == "0"
     with open(folder / "lock", "a", encoding="utf-8") as lock:
         if first:

@@ -23,10 +23,13 @@ PATIENCE = 60.0  # seconds a launcher may take to end what it started elsewhere
 def run(lines: list[list[str]], parting: signal.Signals) -> int:
     """Starts all lines and waits; 0, or the code of the first that failed. `parting` comes when we die."""
     tie = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    here = os.getpid()
 
     def tied() -> None:
         if tie is not None:
             tie(PR_SET_PDEATHSIG, parting)
+            if os.getppid() != here:  # we died before the call
+                os._exit(1)
 
     running = {}
     for line in lines:
