@@ -22,7 +22,7 @@ CALMER = ("--set", "training.beta=0.5")
 WEIGHTS = "adapter/adapter_model.safetensors"
 
 
-TRAINING = "driver: committed * in *._copy_log #1"  # the driver has heard of a step
+TRAINING = "driver: committed * in *.copy_log #1"  # the driver has heard of a step
 
 
 def killed_at(point: str) -> str:
