@@ -66,6 +66,7 @@ def test_the_first_loss_is_log_2_and_the_next_follows_the_formula(
     """
     rows = [PAIRS[0] | ({"smoothing": smoothing} if smoothing else {})]
     spec = spec_for(tiny_policy, batch=1, epochs=2, save_steps=1)
+    write_job(tmp_path, spec, rows)
     trainer = trainers.build_trainer(
         spec, rows, load_base(str(tiny_policy), "float32", 1), _tokenizer(tiny_policy), tmp_path
     )
