@@ -11,7 +11,7 @@ import torch
 
 from selfreward.engines.chat import Chat
 from selfreward.engines.decode import Row, common_prefix, decode, draw
-from selfreward.engines.transformers_engine import TransformersEngine
+from selfreward.engines.transformers_engine import TransformersEngine, load_base
 from selfreward.errors import BadInput
 from selfreward.protocols import Choice, Request, Sampling, Scored
 from tests.conftest import make_tiny_policy
@@ -314,3 +314,20 @@ def test_the_engine_child_answers_over_its_pipe_as_the_engine_does(tiny_policy: 
     assert client.generate(block) == TransformersEngine(**settings).generate(block)
     assert client.chat_ids([ASK]) == [Chat(str(tiny_policy)).ids(ASK)]
     client.close()
+
+
+def test_the_base_answers_alike_before_and_after_an_adapter_was_worn(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    """A run resumed at M1's grading by M0 has worn no adapter yet; one that was not interrupted has."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    get_peft_model(load_base(str(tiny_policy), "float32", 1), lora).save_pretrained(tmp_path)
+    text = "Judge this reply carefully and fairly. " * 40
+    block = [
+        Choice([{"role": "user", "content": text + "x" * n}], "Score:", (" 1", " 2", " 3")) for n in (100, 3)
+    ]
+    bare, worn = (TransformersEngine(str(tiny_policy), dtype="float32", threads=1) for _ in range(2))
+    worn.generate([Request([{"role": "user", "content": "a"}], 1, Sampling(1.0, 1.0, 0, 2), str(tmp_path))])
+    assert worn.choice_logprobs(block) == bare.choice_logprobs(block)

@@ -266,7 +266,9 @@ def load_base(folder: str, dtype: str, threads: int | None) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=resolve_dtype(dtype), attn_implementation="sdpa"
     )
-    return model.to(device).eval()
+    # Frozen in so many words: torch multiplies by weights that may want a gradient in another order, and
+    # peft freezes them as soon as an adapter is loaded.
+    return model.to(device).eval().requires_grad_(False)
 
 
 def resolve_dtype(name: str) -> Any:
