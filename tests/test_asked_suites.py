@@ -37,8 +37,9 @@ class Scripted:
 
     asked: ClassVar[list[Request]] = []
     patience: ClassVar[int | None] = None
+    invariant = True
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, *_: Any, **__: Any) -> None: ...
 
     def _called(self) -> None:
         if Scripted.patience is not None:
@@ -55,6 +56,8 @@ class Scripted:
         self._called()
         weights = [[1 + _drawn(c, x, c.adapter) % 9 for x in c.choices] for c in block]
         return [[math.log(w / sum(row)) for w in row] for row in weights]
+
+    def halve(self, times: int) -> None: ...
 
     def close(self) -> None: ...
 

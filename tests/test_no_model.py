@@ -244,6 +244,7 @@ def test_rules_are_compared_on_what_is_stored_and_nothing_is_made(judged: Comman
         "best_vs_random",
         "above_margin",
         "length_band",
+        "anchored",
     ]
     assert (every[0]["n"], every[0]["margin_mean"], every[0]["stored_now"]) == (1, 3, 0)
     assert (every[2]["n"], every[2]["margin_mean"], every[2]["stored_now"]) == (3, 2, 1)

@@ -12,11 +12,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from selfreward.engines.process import PR_SET_PDEATHSIG, join_driver
 from selfreward.training.job import LAUNCH
 
+LOOK = 0.1  # seconds between two looks at whether one has ended
 PATIENCE = 60.0  # seconds a launcher may take to end what it started elsewhere
 
 
@@ -36,13 +38,21 @@ def run(lines: list[list[str]], parting: signal.Signals) -> int:
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, preexec_fn=tied)
         running[process.pid] = process
     while running:
-        ended, status = os.wait()
-        code = os.waitstatus_to_exitcode(status)
-        running.pop(ended).returncode = code
+        ended, code = _next_end(running)
+        del running[ended]
         if code:
             _part(list(running.values()), parting)
             return code if code > 0 else 1
     return 0
+
+
+def _next_end(running: dict[int, subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Waits for the first to end: its process id and exit code."""
+    while True:
+        for pid, process in running.items():
+            if (code := process.poll()) is not None:
+                return pid, code
+        time.sleep(LOOK)
 
 
 def _part(others: list[subprocess.Popen[bytes]], parting: signal.Signals) -> None:
