@@ -37,7 +37,7 @@ class Scripted:
 
     asked: ClassVar[list[Request]] = []
     patience: ClassVar[int | None] = None
-    invariant = True
+    invariant, at_once = True, 1
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
