@@ -55,6 +55,7 @@ def iterate(work: Work, start: str | None, goal: str, pause_before: str | None =
     _check_start(work, start, goal)
     changed.check(work, lambda stage: _is_bound(work, stage))
     train_stage.check(work)
+    prompts_stage.check_file(work)
     ended = "interrupted"
     try:
         for step in steps_to(int(goal[1:])):

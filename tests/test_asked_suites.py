@@ -17,6 +17,7 @@ import pytest
 
 from selfreward import records as r
 from selfreward.errors import Interrupted
+from selfreward.files import sha256_of
 from selfreward.protocols import Choice, Completion, Request
 from selfreward.stages import work as works
 from selfreward.store import Store
@@ -82,7 +83,10 @@ def run(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     store = Store(tmp_path / "iterations/mine/selfreward.db", write=True)
     store.save(r.Run(id=1, name="mine", recipe="{}", fingerprint="f", seed=0, created_at="now"))
     m1 = policy(1)
-    m1.adapter, m1.sha256 = "M1/adapter", "1" * 64
+    weights = tmp_path / "iterations/mine/M1/adapter/adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    m1.adapter, m1.sha256 = "M1/adapter", sha256_of(weights)
     store.save(policy(0), m1)
     for name in ("M0", "M1"):
         store.save(

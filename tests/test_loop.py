@@ -10,14 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from selfreward import loop
+from selfreward import rubric as rubrics
+from selfreward.engines.transformers_engine import TransformersEngine
 from selfreward.errors import BadInput
 from selfreward.files import packaged, sha256_of
+from selfreward.protocols import Answer, Question, Sampling, Scored
+from selfreward.scorers.judge import JudgeScorer
 from selfreward.stages import train
 from selfreward.store import Lock
 from tests.conftest import make_tiny_policy
@@ -144,6 +150,42 @@ def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(
     assert firsts[0][0] < query(folder, "SELECT count(*) FROM pair")[0][0]
 
 
+@pytest.mark.parametrize("policy", ["M1", "M2"])
+def test_candidates_and_judgements_come_from_the_weights_of_their_policy(
+    whole: tuple[Path, subprocess.CompletedProcess[str]], tiny_policy: Path, policy: str
+) -> None:
+    """What the store holds of an iteration is what its policy says, and not what its parent says."""
+    folder = whole[0]
+    rows = query(
+        folder,
+        "SELECT p.messages, c.token_ids, c.mean_logprob, c.text, c.finish, c.seed, j.score, p.reference"
+        f" FROM candidate c JOIN prompt p ON p.id = c.prompt_id JOIN judgement j ON j.candidate_id = c.id"
+        f" WHERE c.policy = '{policy}' AND c.fault IS NULL AND j.score IS NOT NULL ORDER BY c.id LIMIT 12",
+    )
+    assert len(rows) == 12
+    engine = TransformersEngine(str(tiny_policy), dtype="float32", threads=1)
+    rubric = rubrics.parse(packaged("rubrics/additive.md").read_text(encoding="utf-8"), "additive")
+    away = {}
+    parent = f"M{int(policy[1:]) - 1}"
+    for name in (policy, parent):
+        adapter = None if name == "M0" else str(folder / "iterations/t" / name / "adapter")
+        ids = [array("i", row[1]).tolist() for row in rows]
+        chats = [json.loads(row[0]) for row in rows]
+        said = engine.token_logprobs(
+            [Scored(engine.chat_ids([c])[0], i, adapter) for c, i in zip(chats, ids, strict=True)]
+        )
+        judge = JudgeScorer(engine, rubric, "expected", 1, Sampling(1, 1, 0, 8), adapter)
+        questions = [
+            Question(c, [Answer(r[3], r[4], r[5])], reference=r[7]) for c, r in zip(chats, rows, strict=True)
+        ]
+        scores = [verdicts[0][0].score for verdicts in judge.score(questions)]
+        away[name] = (
+            max(abs(sum(x) / len(x) - r[2]) for x, r in zip(said, rows, strict=True)),
+            max(abs(score - r[6]) for score, r in zip(scores, rows, strict=True)),
+        )
+    assert max(away[policy]) < 1e-4 and min(away[parent]) > 1e-3
+
+
 def test_each_policy_answers_with_its_own_weights(
     whole: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -154,9 +196,9 @@ def test_each_policy_answers_with_its_own_weights(
     folder = whole[0]
     texts = {
         p: query(folder, f"SELECT text FROM answer WHERE suite = 'probe' AND policy = '{p}' ORDER BY item")
-        for p in ("M0", "M2", "M3")
+        for p in ("M0", "M1", "M2", "M3")
     }
-    assert texts["M0"] != texts["M2"] != texts["M3"]
+    assert len({tuple(said) for said in texts.values()}) == 4
     for policy in ("M2", "M3"):
         (low,) = query(folder, f"SELECT low FROM metric WHERE name = 'kl_previous' AND policy = '{policy}'")[
             0
@@ -282,6 +324,23 @@ def test_a_bad_line_is_told_before_any_work_and_the_mended_file_goes_on(
     assert mended.returncode == 0, mended.stdout + mended.stderr
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"start": {"sft": None, "adapter": "nowhere"}}, "start.adapter"),
+        ({"start": {"sft": None}, "prompts": {"from": "empty.jsonl"}}, "empty.jsonl is empty"),
+    ],
+)
+def test_files_of_later_stages_are_read_before_any_work(
+    tiny_policy: Path, tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    write_recipe(tmp_path, tiny_policy, **changed)
+    (tmp_path / "iterations" / "empty.jsonl").write_text("")
+    done = iterate(tmp_path, "--to", "M2")
+    assert done.returncode == 3 and told in done.stderr
+    assert not list((tmp_path / "iterations/t/logs").glob("engine*"))
+
+
 def test_a_stage_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
     """Without a chat template the first request fails; naming one is then no change of what was made."""
     write_recipe(tmp_path, make_tiny_policy(tmp_path / "bare", template=None), **SHORT)
@@ -313,6 +372,10 @@ def test_pausing_stops_before_the_stage_and_the_same_command_goes_on(
     paused = iterate(tmp_path, "--to", "M2", "--pause-before", "candidates")
     assert paused.returncode == 0 and "paused before candidates of M1" in paused.stdout
     assert query(tmp_path, "SELECT count(*) FROM candidate") == [(0,)]
+    prompts = query(tmp_path, "SELECT * FROM prompt ORDER BY id")
+    assert iterate(tmp_path, "--to", "M2").returncode == 0
+    assert query(tmp_path, "SELECT * FROM prompt ORDER BY id") == prompts
+    assert query(tmp_path, "SELECT status FROM policy WHERE name = 'M2'") == [("promoted",)]
 
 
 def test_unreadable_judgements_are_faults_and_never_pairs(tiny_policy: Path, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def run(work: Work, stage: Stage) -> str:
     return ", ".join(f"{n} {told[s]}" for s, n in sources.items() if n)
 
 
+def check_file(work: Work) -> None:
+    """Before any work: prompts of the user's own can be read."""
+    if work.recipe.prompts.source != "self-instruct":
+        read_prompts(work.file(work.recipe.prompts.source))
+
+
 def held_out_files(work: Work) -> list[Any]:
     """Files whose prompts must never train: the probe's and the evaluation's."""
     names = [work.recipe.probe.file]

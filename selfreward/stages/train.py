@@ -70,8 +70,10 @@ def _decided(work: Work, policy: Policy) -> dict[str, Any]:
 
 
 def check(work: Work) -> None:
-    """Before any work: what SFT would train on can be read, and steps can be shared by the processes."""
+    """Before any work: what M1 is made from can be read, and steps can be shared by the processes."""
     check_files(work)
+    if work.recipe.start.adapter and "M1" not in work.store.policies(work.run.id):
+        _given_adapter(work)
     sft, training = work.recipe.start.sft, work.recipe.training
     world = trainer_child.launch_of(work).world
     shares(training.batch, training.micro_batch, world)
@@ -129,13 +131,19 @@ def adapter_of(work: Work, policy: Policy) -> tuple[str, str]:
     return str(path.relative_to(work.folder)), found
 
 
-def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
-    """Copies the LoRA folder that `start.adapter` names into the run; relative path and sha256."""
+def _given_adapter(work: Work) -> Path:
+    """The folder that `start.adapter` names, if it fits the base."""
     given = (work.recipe_file.parent / Path(work.recipe.start.adapter or "").expanduser()).resolve()
     try:
         adapters.check(given, work.base)
     except BadInput as error:
         raise BadInput(f"start.adapter: {error}") from None
+    return given
+
+
+def take_adapter(work: Work, policy: Policy) -> tuple[str, str]:
+    """Copies the LoRA folder that `start.adapter` names into the run; relative path and sha256."""
+    given = _given_adapter(work)
     target, copy = work.home / policy.name / "adapter", work.home / policy.name / "adapter.part"
     if not target.exists():
         remove_folder(copy)
