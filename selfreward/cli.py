@@ -400,7 +400,11 @@ def _check_policies(start: str | None, goal: str) -> None:
         ):
             raise typer.BadParameter(f"{value!r} is no policy: M0, M1, …", param_hint=option)
     if goal == "M0" or (start is not None and int(goal[1:]) <= int(start[1:])):
-        raise typer.BadParameter(f"{goal} does not come after {start or 'M0'}", param_hint="--to")
+        later = f"M{int((start or 'M0')[1:]) + 1}"
+        raise typer.BadParameter(
+            f"{goal} does not come after {start or 'M0'}: name a later policy, such as --to {later}",
+            param_hint="--to",
+        )
 
 
 def _check_accept(policy: str | None, reason: str | None) -> None:

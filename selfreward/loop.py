@@ -177,12 +177,13 @@ def _is_bound(work: Work, stage: Stage) -> bool:
 
 
 def _ways_on(work: Work, policy: Policy) -> str:
+    command = f"selfreward iterate --run {work.folder.name}"
+    here = f" --branch {work.run.name}" if work.run.parent_id else ""
     return (
         f"{policy.name} was rejected: {policy.decision}. Three ways on: "
-        f"look at it with `selfreward status --run {work.run.name}` "
-        f"and change the recipe under a new name, start from {policy.parent} "
-        "with other data (`--set seed=…` under a new name), "
-        f'or let it pass: `selfreward iterate --run {work.run.name} --accept {policy.name} --reason "…"`'
+        f"another recipe on a branch, `{command} --from {policy.parent} --branch NEW --set KEY=VALUE`; "
+        f"the training again with a changed one, `{command}{here} --restart-stage {policy.name}/train`; "
+        f'or let it pass, `{command}{here} --accept {policy.name} --reason "…"`'
     )
 
 

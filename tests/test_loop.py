@@ -277,6 +277,8 @@ def test_a_training_that_moves_nothing_is_rejected_and_stays_rejected(
     assert "M2 has halted" not in done.stdout and "t has halted" in done.stdout
     again = iterate(tmp_path, "--from", "M2", "--to", "M3")
     assert again.returncode == 5 and "Three ways on" in again.stderr
+    for way in ("--from M1 --branch NEW", "--restart-stage M2/train", "--accept M2"):
+        assert f"`selfreward iterate --run t {way}" in again.stderr
     _accepted_for_ever(tmp_path)
 
 

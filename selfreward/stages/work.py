@@ -111,9 +111,10 @@ class Work:
 
     @property
     def _destination(self) -> str:
-        options = self.recipe.engine
+        options, ray = self.recipe.engine, self.recipe.compute.ray_address
         if options.type != "openai" or options.url is None:
-            return "nothing leaves this machine"
+            elsewhere = f"prompts, answers and adapters go to the Ray workers of {ray}, nothing else leaves"
+            return f"{elsewhere} this machine" if ray else "nothing leaves this machine"
         host = urlsplit(options.url).netloc
         if is_here(options.url):
             return f"nothing leaves this machine (the engine is a server on it, {host})"
