@@ -26,6 +26,7 @@ from selfreward.policy_export import export
 from selfreward.probe import probe
 from selfreward.report.command import report
 from selfreward.upkeep import command as upkeep
+from selfreward.wording import plain_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -376,14 +377,9 @@ def _views(run: str | None) -> Any:
 
 def _print(data: Any, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
-        typer.echo(_plain_json(data))
+        typer.echo(plain_json(data))
     else:
         show()
-
-
-def _plain_json(data: Any) -> str:
-    """JSON in ASCII, so that no control or direction mark in a model's text reaches a terminal."""
-    return json.dumps(data).replace("\x7f", "\\u007f")
 
 
 def _check_choice(option: str, value: str | None, known: Sequence[str]) -> None:

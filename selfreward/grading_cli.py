@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfreward.errors import BadInput
+from selfreward.wording import plain_json
 
 if TYPE_CHECKING:
     from selfreward.asking_cli import Asked
@@ -117,7 +118,7 @@ def _ask(asked: Asked, export: Path | None, as_json: bool) -> None:
         _write(export, found.files)
     _note(list(found.notes))
     if as_json:
-        typer.echo(_plain_json(found.data))
+        typer.echo(plain_json(found.data))
     else:
         show.asked(found.data, found.faults)
 
@@ -145,7 +146,7 @@ def compare(
         raise BadInput(f"{left} and {right} cannot be compared: {why}")
     if as_json:
         suites = {c.suite: _as_data(c, (left, right)) for c in found}
-        typer.echo(_plain_json({"left": left, "right": right, "suites": suites, "not_compared": left_out}))
+        typer.echo(plain_json({"left": left, "right": right, "suites": suites, "not_compared": left_out}))
     else:
         show.comparison(left, right, found, left_out)
 
@@ -196,7 +197,7 @@ def _grade(
         _write(export, _answer_files(graded, Path(name).stem, answers))
     _note(notes)
     if as_json:
-        typer.echo(_plain_json(numbers))
+        typer.echo(plain_json(numbers))
     else:
         show.suite(numbers, known.rule, faults)
 
@@ -236,7 +237,7 @@ def _sum_up(data: Path | None, judgments: Path | None, export: Path | None, as_j
         _write(export, {f"model_judgment/{judge}_single.jsonl": gradings.fastchat_judgments(found)})
     _note(notes)
     if as_json:
-        typer.echo(_plain_json(numbers))
+        typer.echo(plain_json(numbers))
     else:
         show.gradings(numbers, found.judge)
 
@@ -282,8 +283,3 @@ def _note(told: list[str]) -> None:
     """Said last, so that an error stays one line."""
     for line in told:
         typer.echo(f"selfreward: note: {line}", err=True)
-
-
-def _plain_json(data: Any) -> str:
-    """JSON in ASCII, so that no control or direction mark in a text reaches a terminal."""
-    return json.dumps(data).replace("\x7f", "\\u007f")

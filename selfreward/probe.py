@@ -14,6 +14,7 @@ import typer
 
 from selfreward.errors import BadInput, GateHalted
 from selfreward.jsonl import numbered_rows
+from selfreward.wording import plain_json
 
 if TYPE_CHECKING:
     from selfreward.collapse.judging import Score
@@ -45,7 +46,7 @@ def probe(
         raise BadInput("nothing to look at: give a file of texts, or --judgments FILE alone")
     found = examine(texts, against, field, judgments)
     if as_json:
-        typer.echo(json.dumps(data(found), allow_nan=False).replace("\x7f", "\\u007f"))
+        typer.echo(plain_json(data(found), allow_nan=False))
     else:
         show.verdict(found)
     if found.level == "halt":

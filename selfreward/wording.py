@@ -6,9 +6,11 @@ look.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 # Controls, directions and joiners, surrogates, private use; line and paragraph separators.
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
@@ -84,3 +86,8 @@ def _joined(words: Sequence[str], marked: Sequence[bool]) -> list[Part]:
         else:
             found.append((word, kind))
     return found
+
+
+def plain_json(data: Any, *, allow_nan: bool = True) -> str:
+    """JSON in ASCII, so that no control or direction mark in a model's text reaches a terminal."""
+    return json.dumps(data, allow_nan=allow_nan).replace("\x7f", "\\u007f")

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfreward import stats
 from selfreward.evaluation.saved import Numbers, numbers_of
-from selfreward.rubric.contest import both_orders, soft_preference
+from selfreward.rubric.contest import both_orders, soft_preference, winner
 from selfreward.stats import Interval
 
 STEPS = 50
@@ -50,11 +50,7 @@ class Bout:
         """Whether both orders named the same one; None where that was not asked or not read."""
         if self.identical or self.first is None or self.second is None:
             return None
-        return _sign(self.first) == _sign(self.second)
-
-
-def _sign(share: float) -> int:
-    return (share > 0.5) - (share < 0.5)
+        return winner(self.first) == winner(self.second)
 
 
 def summary(bouts: Sequence[Bout]) -> dict[str, Any]:

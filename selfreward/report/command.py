@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from selfreward.errors import BadInput
+from selfreward.wording import plain_json
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     if md is not None:
         _write(md, markdown(facts))
     if as_json:
-        typer.echo(json.dumps(facts).replace("\x7f", "\\u007f"))
+        typer.echo(plain_json(facts))
     elif html is None and md is None:
         typer.echo(markdown(facts), nl=False)
 

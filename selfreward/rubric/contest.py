@@ -36,6 +36,11 @@ def both_orders(x_first: float | None, y_first: float | None) -> BothOrders:
     return BothOrders(x_first if x_first == swapped else 0.5, x_first == swapped)
 
 
+def winner(share: float) -> int:
+    """1 where the first named wins, -1 where the other does, 0 for a tie."""
+    return (share > 0.5) - (share < 0.5)
+
+
 def soft_preference(x_first: float, y_first: float) -> float:
     """The mean over both orders of the probability of x, given that of A (RLAIF, arXiv 2309.00267)."""
     return (x_first + 1 - y_first) / 2

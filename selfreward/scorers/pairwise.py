@@ -15,7 +15,7 @@ from itertools import combinations
 from selfreward import rubric as rubrics
 from selfreward.protocols import Answer, Choice, Engine, Fault, Question, Verdict
 from selfreward.rubric import Rubric
-from selfreward.rubric.contest import bradley_terry, copeland, soft_preference
+from selfreward.rubric.contest import bradley_terry, copeland, soft_preference, winner
 
 OPENING = "Winner:"
 VERDICTS = (" A", " B", " tie")
@@ -41,18 +41,14 @@ class Compared:
         """Whether both orders name the same winner; None where one could not be read."""
         if self.as_a is None or self.as_b is None:
             return None
-        return _side(self.as_a) == -_side(self.as_b)
+        return winner(self.as_a) == -winner(self.as_b)
 
     @property
     def preference(self) -> float | None:
         """The soft share of `first`; 0.5, a tie, where the orders disagree; None where one was not read."""
         if self.as_a is None or self.as_b is None:
             return None
-        return soft_preference(self.as_a, self.as_b) if self.consistent and _side(self.as_a) else 0.5
-
-
-def _side(share: float) -> int:
-    return (share > 0.5) - (share < 0.5)
+        return soft_preference(self.as_a, self.as_b) if self.consistent and winner(self.as_a) else 0.5
 
 
 @dataclass(frozen=True)
