@@ -49,7 +49,11 @@ def test_the_tree_names_every_module_and_no_other() -> None:
     for path in sorted((ROOT / "selfreward").iterdir()):
         if path.name.startswith("__") or path.name == "py.typed":
             continue
-        assert path.name in tree, f"{path.name} is not in the tree"
+        assert re.search(rf"(?<![\w/]){re.escape(path.name)}\b", tree), f"{path.name} is not in the tree"
+    for script in (ROOT / "scripts").glob("*.py"):
+        assert re.search(rf"\b{re.escape(script.name)}\b", tree), f"{script.name} is not in the tree"
+    pages = re.findall(r"^  (\w+\.md)\b", tree, re.MULTILINE)
+    assert len(pages) == len(set(pages)), "a page of docs/ is in the tree twice"
     for name in re.findall(r"\b([\w-]+\.(?:py|md|yaml|jsonl|txt|toml))\b", tree):
         assert list(ROOT.rglob(name)), f"{name} is in the tree and nowhere else"
 
