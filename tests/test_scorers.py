@@ -39,6 +39,7 @@ class ScriptedEngine:
     replies: Callable[[str], dict[str, float]]
     context: int = 10_000
     asked: list[Request | Choice] = field(default_factory=list)
+    invariant = True
 
     def generate(self, block: Sequence[Request]) -> list[Completion]:
         """Draws a reply by the request's seed; a chat beyond the context is a fault."""

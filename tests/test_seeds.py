@@ -84,9 +84,20 @@ def test_a_prompt_is_a_line_of_text_or_an_object(tmp_path: Path) -> None:
             "text": "Name a tree.",
             "messages": [{"role": "user", "content": "Name a tree."}],
             "reference": None,
+            "checks": None,
         },
-        {"text": "2 + 2?", "messages": [{"role": "user", "content": "2 + 2?"}], "reference": "4"},
-        {"text": "Sing.", "messages": [{"role": "user", "content": "Sing."}], "reference": None},
+        {
+            "text": "2 + 2?",
+            "messages": [{"role": "user", "content": "2 + 2?"}],
+            "reference": "4",
+            "checks": None,
+        },
+        {
+            "text": "Sing.",
+            "messages": [{"role": "user", "content": "Sing."}],
+            "reference": None,
+            "checks": None,
+        },
     ]
 
 
