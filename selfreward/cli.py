@@ -209,6 +209,7 @@ def status(
     branch: Annotated[str | None, typer.Option("--branch", help="Of this branch.")] = None,
 ) -> None:
     """Show policies, stages, gates and measures of a run."""
+    from selfreward import outlook
     from selfreward.runs import database_of
     from selfreward.show import run as show
     from selfreward.show import signals as watched
@@ -216,7 +217,7 @@ def status(
 
     views = Glances(database_of(run), write=False)
     if signals:
-        found = watched.over_policies(views)
+        found = outlook.signals(views.status())
         _print(found, as_json, lambda: watched.run(found))
     elif as_json:
         typer.echo(json.dumps(show.status_data(views, views.branch_id(branch))))

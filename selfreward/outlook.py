@@ -189,3 +189,27 @@ def _health(policies: Sequence[Any], alarms: Sequence[Any]) -> str:
     if not alarms:
         return "No gate has looked at it yet."
     return f"All {len(alarms)} signals of {len({(a.policy, a.stage) for a in alarms})} gates are fine."
+
+
+def signals(found: Mapping[str, Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What the probe measured and the gates found, by signal and in the order of policies.
+
+    A threshold and a level only where a gate looked.
+    """
+    alarms = {(a.policy, a.stage, a.signal): a for a in found["alarms"]}
+    signals: dict[str, list[dict[str, Any]]] = {}
+    for m in found["metrics"]:
+        if m.stage == "probe":
+            point = _point(m, alarms.pop((m.policy, m.stage, m.name), None))
+            signals.setdefault(f"probe/{m.name}", []).append(point | {"n": m.n})
+    for a in alarms.values():
+        signals.setdefault(f"{a.stage}/{a.signal}", []).append(_point(a, a) | {"n": None})
+    order = {p.name: p.idx for p in found["policies"]}
+    return {n: sorted(signals[n], key=lambda p: order[p["policy"]]) for n in sorted(signals)}
+
+
+def _point(row: Any, alarm: Any) -> dict[str, Any]:
+    return {
+        "policy": row.policy, "value": row.value, "low": row.low, "high": row.high,
+        "level": alarm.level if alarm else None, "threshold": alarm.threshold if alarm else None,
+    }  # fmt: skip

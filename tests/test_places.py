@@ -161,8 +161,8 @@ def test_a_file_system_without_locks_is_no_other_writer(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("selfreward.store.lock.fcntl.flock", unsupported)
-    with Lock(tmp_path):
-        pass
+    with Lock(tmp_path), Lock(tmp_path):  # the lease is what keeps two apart there
+        assert (tmp_path / "lock").read_text(encoding="utf-8") == ""  # no holder is named that nobody can see
 
 
 def test_a_run_on_a_network_and_then_on_a_local_disk(tiny_policy: Path, tmp_path: Path) -> None:

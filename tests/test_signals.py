@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from selfreward import cli
 from selfreward import records as r
-from selfreward.show.signals import curve, over_policies
+from selfreward.outlook import signals
+from selfreward.show.signals import curve
 from selfreward.store import Store, Views
 from tests.test_store import policy
 
@@ -38,7 +39,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_values_stand_in_the_order_of_policies_with_their_levels(database: Path) -> None:
-    found = over_policies(Views(database, write=False))
+    found = signals(Views(database, write=False).status())
     assert [(p["policy"], p["value"], p["level"]) for p in found["probe/distinct_2"]] == [
         ("M0", 0.9, None), ("M1", 0.8, None), ("M2", 0.5, "warn"),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 from selfreward.agreement import agreement
 from selfreward.evaluation.versus import Grade, compare, sentence
-from selfreward.outlook import STAGE_ORDER, outlook, spent
+from selfreward.outlook import STAGE_ORDER, outlook, signals, spent
 from selfreward.report.results import categories_of, parts
 from selfreward.store import PairFilter, is_held
 from selfreward.store.accounts import BINS, Accounts
@@ -48,7 +48,7 @@ def _facts(views: Accounts) -> dict[str, Any]:
         },
         "outlook": asdict(stands),
         "policies": policies,
-        "signals": _signals(found),
+        "signals": signals(found),
         "alarms": [_row(a) for a in found["alarms"] if a.level != "ok"],
         "suites": _results(views, policies, found),
         "comparison": _comparison(views, policies),
@@ -100,30 +100,6 @@ def _stages(found: dict[str, list[Any]], policy: str) -> list[dict[str, Any]]:
     mine = [s for s in found["stages"] if s.policy == policy]
     mine.sort(key=lambda s: STAGE_ORDER.index(s.name))
     return [_row(s, "run_id", "policy", "made_from", "made_in") for s in mine]
-
-
-def _signals(found: dict[str, list[Any]]) -> dict[str, list[dict[str, Any]]]:
-    """What the probe measured and the gates found, by signal and in the order of policies.
-
-    A threshold and a level only where a gate looked.
-    """
-    alarms = {(a.policy, a.stage, a.signal): a for a in found["alarms"]}
-    signals: dict[str, list[dict[str, Any]]] = {}
-    for m in found["metrics"]:
-        if m.stage == "probe":
-            point = _point(m, alarms.pop((m.policy, m.stage, m.name), None))
-            signals.setdefault(f"probe/{m.name}", []).append(point | {"n": m.n})
-    for a in alarms.values():
-        signals.setdefault(f"{a.stage}/{a.signal}", []).append(_point(a, a) | {"n": None})
-    order = {p.name: p.idx for p in found["policies"]}
-    return {n: sorted(signals[n], key=lambda p: order[p["policy"]]) for n in sorted(signals)}
-
-
-def _point(row: Any, alarm: Any) -> dict[str, Any]:
-    return {
-        "policy": row.policy, "value": row.value, "low": row.low, "high": row.high,
-        "level": alarm.level if alarm else None, "threshold": alarm.threshold if alarm else None,
-    }  # fmt: skip
 
 
 def _suites(found: dict[str, list[Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:

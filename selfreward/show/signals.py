@@ -29,31 +29,6 @@ def verdict(found: Verdict) -> None:
     console.print(Text(found.level, style=STYLE[found.level]).append(": ").append(safe(found.why)))
 
 
-def over_policies(views: Any) -> dict[str, list[dict[str, Any]]]:
-    """Each signal of a run, policy by policy: what the probe measured and what the gates found.
-
-    A signal that the gate after `pairs` read is that policy's data; the probe's are the policy's own.
-    """
-    stored = views.status()
-    levels = {(a.policy, a.stage, a.signal): a for a in stored["alarms"]}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for m in stored["metrics"]:
-        if m.stage == "probe":
-            alarm = levels.pop((m.policy, m.stage, m.name), None)
-            found.setdefault(f"probe/{m.name}", []).append(_point(m, alarm))
-    for alarm in levels.values():
-        found.setdefault(f"{alarm.stage}/{alarm.signal}", []).append(_point(alarm, alarm))
-    order = {p.name: p.idx for p in stored["policies"]}
-    return {name: sorted(found[name], key=lambda p: order[p["policy"]]) for name in sorted(found)}
-
-
-def _point(row: Any, alarm: Any) -> dict[str, Any]:
-    return {
-        "policy": row.policy, "value": row.value, "low": row.low, "high": row.high,
-        "level": alarm.level if alarm else None, "threshold": alarm.threshold if alarm else None,
-    }  # fmt: skip
-
-
 def run(found: dict[str, list[dict[str, Any]]]) -> None:
     """A signal a line: a bar for each policy between least and greatest, and the newest in figures."""
     table = table_of("signal", "policies", "", "least", "greatest", "newest", "threshold", "level")
