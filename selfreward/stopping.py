@@ -31,7 +31,8 @@ class Stop:
 def on_signals(say: Callable[[str], object]) -> Iterator[Stop]:
     """The first signal asks and is answered by `say`; a second SIGINT or the end of the grace stops at once.
 
-    Others sent again change nothing: supervisors repeat them.
+    Others sent again change nothing: supervisors repeat them. Once asked, the process is on its way out, and a
+    Ctrl-C in its last moments is ignored: it would end an orderly stop with a traceback.
     """
     stop = Stop()
 
@@ -59,3 +60,5 @@ def on_signals(say: Callable[[str], object]) -> Iterator[Stop]:
         signal.alarm(0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        if stop.asked:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,14 @@ def test_a_training_that_is_asked_to_stop_saves_the_step_it_is_at(
     assert damage(folder, short_run) == Damage()
 
 
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_handlers")
 def test_after_the_grace_a_block_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "GRACE", 1)
     told: list[str] = []
@@ -83,6 +92,19 @@ def test_after_the_grace_a_block_is_left(monkeypatch: pytest.MonkeyPatch) -> Non
         os.kill(os.getpid(), signal.SIGTERM)  # again: supervisors repeat it
         time.sleep(30)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.alarm(0) == 0
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_another_ctrl_c_on_the_way_out_is_no_traceback() -> None:
+    """A process that was asked to stop prints its line and leaves; one that was not listens as before."""
+    before = signal.getsignal(signal.SIGINT)
+    with stopping.on_signals(lambda _: None):
+        pass
+    assert signal.getsignal(signal.SIGINT) == before
+    with stopping.on_signals(lambda _: None) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stop.asked == "SIGINT"
+    os.kill(os.getpid(), signal.SIGINT)  # raised KeyboardInterrupt here
 
 
 def test_a_successor_waits_for_the_trainers_lock(tmp_path: Path) -> None:

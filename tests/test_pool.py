@@ -93,6 +93,14 @@ def begun(threads: ThreadPoolExecutor, engine: EngineClient, blocks: list[Any]) 
     return [threads.submit(engine.generate, block) for block in blocks]
 
 
+def test_a_worker_larger_than_any_node_is_one_line(policy: Path, cluster: Nodes, tmp_path: Path) -> None:
+    """The cluster's first test: Ray takes a while to notice that a node has gone."""
+    engine = pooled(policy, tmp_path / "log", address=cluster.address)
+    with pytest.raises(BadInput, match="a worker takes 1 CPUs and no node of the cluster has more than 0"):
+        engine.generate(block_of(0))
+    engine.close()
+
+
 def test_the_rows_of_a_pool_are_those_of_one_engine(
     pool: EngineClient, alone: TransformersEngine, policy: Path, tmp_path: Path
 ) -> None:
@@ -118,8 +126,9 @@ def test_a_killed_worker_loses_its_block_in_flight_and_that_is_made_again(
 ) -> None:
     blocks = [block_of(k, **LONG) for k in range(2)]
     with ThreadPoolExecutor(2) as threads:
-        found = begun(threads, pool, blocks)
+        [f.result(timeout=200) for f in begun(threads, pool, [block_of(9)])]
         first = until(lambda: len(ready(tmp_path / "log")) == 2 and ready(tmp_path / "log"))[0]
+        found = begun(threads, pool, blocks)
         time.sleep(0.5)
         os.kill(first, signal.SIGKILL)
         rows = [f.result(timeout=200) for f in found]
@@ -156,9 +165,9 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_loses_only_its_blocks(
         assert len(ready(tmp_path / "log")) == 1
         cluster.tell("add 1")
         begun(threads, engine, [block_of(9)])[0].result(timeout=120)
+        until(lambda: len(ready(tmp_path / "log")) == 2)
         blocks = [block_of(k, **LONG) for k in range(3)]
         found = begun(threads, engine, blocks)
-        until(lambda: len(ready(tmp_path / "log")) == 2)
         time.sleep(0.5)
         cluster.tell("remove -2")
         rows = [f.result(timeout=200) for f in found]
@@ -260,10 +269,15 @@ def test_an_address_nobody_answers_is_one_line(policy: Path, tmp_path: Path) -> 
     engine.close()
 
 
-def test_a_worker_larger_than_any_node_is_one_line(policy: Path, cluster: Nodes, tmp_path: Path) -> None:
-    engine = pooled(policy, tmp_path / "log", address=cluster.address)
-    with pytest.raises(BadInput, match="a worker takes 1 CPUs and no node of the cluster has more than 0"):
-        engine.generate(block_of(0))
+def test_a_cluster_that_lost_its_last_node_is_one_line(policy: Path, cluster: Nodes, tmp_path: Path) -> None:
+    cluster.tell("add 1")
+    engine = pooled(policy, tmp_path / "log", address=cluster.address, workers=1, timeout=8.0)
+    with ThreadPoolExecutor(1) as threads:
+        begun(threads, engine, [block_of(9)])[0].result(timeout=120)
+        cluster.tell("remove -1")
+        (lost,) = begun(threads, engine, [block_of(0)])
+        with pytest.raises(BadInput, match="no node of the cluster has more than 0"):
+            lost.result(timeout=120)
     engine.close()
 
 

@@ -19,12 +19,13 @@ from typing import Any
 
 from selfreward.engines.cluster import Cluster, stay_here
 from selfreward.engines.pool_worker import Worker, packed, versions
-from selfreward.errors import SelfRewardError, WorkFailed
+from selfreward.errors import BadInput, SelfRewardError, WorkFailed
 from selfreward.protocols import Completion, Engine, Fault
 
 DEATHS = 3  # workers a block may end before it is left
 STARTS = 3  # workers in a row that may end while they load
 LOOK = 0.05  # seconds between looks at the pipe while workers work
+AGAIN = 30.0  # seconds between looks at the room a cluster has while nobody works in it
 WHOLE = 4  # times the rows decoded at once: what a worker takes at most, so that little is lost with it
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Pool:
         self._waiting: deque[Block] = deque()
         self._shipped: dict[str, tuple[str, Any]] = {}
         self._failed_starts = 0
+        self._looked = 0.0  # when the room was last looked at
 
     def serve(self, pipe: Connection) -> None:
         """Answers the driver's calls as `engines.child` does, whichever is done first, till the pipe ends."""
@@ -148,9 +150,23 @@ class Pool:
         """Joins Ray and asks for all workers; those there is no room for come when there is."""
         if self._cluster is None:
             self._cluster = Cluster(self._address, self._threads * self._workers)
-            self._cluster.check_room(self._room)
+            self._look_for_room()
         while len(self._held) < self._workers:
             self._held.append(self._hire())
+
+    def _look_for_room(self) -> None:
+        """Raises `BadInput` where no node could ever hold a worker."""
+        assert self._cluster is not None
+        self._looked = time.monotonic()
+        self._cluster.check_room(self._room)
+
+    def _look_again(self) -> None:
+        """Nobody works: the last node that was large enough may have gone, and waiting would have no end."""
+        if time.monotonic() - self._looked > min(AGAIN, self._timeout):
+            try:
+                self._look_for_room()
+            except BadInput as error:
+                self._refuse_all(error)
 
     @property
     def _threads(self) -> int:
@@ -173,6 +189,8 @@ class Pool:
         """Hands out what waits, and looks once at what workers have done."""
         import ray
 
+        if self._held and not any(held.home for held in self._held):
+            self._look_again()
         for held in self._held:
             if held.home and held.block is None and self._waiting:
                 self._hand(held, self._waiting.popleft())
