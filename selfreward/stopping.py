@@ -31,8 +31,8 @@ class Stop:
 def on_signals(say: Callable[[str], object]) -> Iterator[Stop]:
     """The first signal asks and is answered by `say`; a second SIGINT or the end of the grace stops at once.
 
-    Others sent again change nothing: supervisors repeat them. Once asked, the process is on its way out, and a
-    Ctrl-C in its last moments is ignored: it would end an orderly stop with a traceback.
+    Others sent again change nothing: supervisors repeat them. A process that was asked is on its way out, and
+    ignores Ctrl-C in its last moments: that would end an orderly stop with a traceback.
     """
     stop = Stop()
 
