@@ -113,7 +113,7 @@ def test_the_rows_of_a_pool_are_those_of_one_engine(
     pool.generate(blocks[0])
     until(lambda: len(ready(tmp_path / "log")) == 2)
     with ThreadPoolExecutor(6) as threads:
-        found = [f.result(timeout=120) for f in begun(threads, pool, blocks)]
+        found = [f.result(timeout=300) for f in begun(threads, pool, blocks)]
     assert found == [alone.generate(block) for block in blocks]
     choices = [Choice(chat[0], "Score:", SCORES, a) for a in (None, worn)]
     assert pool.choice_logprobs(choices) == alone.choice_logprobs(choices)
@@ -144,10 +144,10 @@ def test_a_worker_that_hangs_is_noticed_and_its_block_made_by_another(
     engine = pooled(policy, tmp_path / "log", address=cluster.address, timeout=8.0)
     blocks = [block_of(k) for k in range(2)]
     with ThreadPoolExecutor(4) as threads:
-        [f.result(timeout=120) for f in begun(threads, engine, blocks)]
+        [f.result(timeout=300) for f in begun(threads, engine, blocks)]
         until(lambda: len(ready(tmp_path / "log")) == 2)
         os.kill(ready(tmp_path / "log")[0], signal.SIGSTOP)
-        rows = [f.result(timeout=120) for f in begun(threads, engine, blocks)]
+        rows = [f.result(timeout=300) for f in begun(threads, engine, blocks)]
     assert rows == [alone.generate(block) for block in blocks]
     assert "finished no row in 8 s" in (tmp_path / "log").read_text()
     engine.close()
@@ -161,10 +161,10 @@ def test_a_node_that_joins_is_used_and_one_that_leaves_loses_only_its_blocks(
     cluster.tell("add 1")
     engine = pooled(policy, tmp_path / "log", address=cluster.address)
     with ThreadPoolExecutor(4) as threads:
-        begun(threads, engine, [block_of(9)])[0].result(timeout=120)
+        begun(threads, engine, [block_of(9)])[0].result(timeout=300)
         assert len(ready(tmp_path / "log")) == 1
         cluster.tell("add 1")
-        begun(threads, engine, [block_of(9)])[0].result(timeout=120)
+        begun(threads, engine, [block_of(9)])[0].result(timeout=300)
         until(lambda: len(ready(tmp_path / "log")) == 2)
         blocks = [block_of(k, **LONG) for k in range(3)]
         found = begun(threads, engine, blocks)
@@ -187,8 +187,8 @@ def test_a_block_that_ends_three_workers_becomes_faults_and_the_next_is_made(
             worker = until(lambda n=n: len(ready(tmp_path / "log")) > n and ready(tmp_path / "log")[n])
             time.sleep(0.3)
             os.kill(worker, signal.SIGKILL)
-        assert bad.result(timeout=120) == [Completion(None, fault="worker_died")] * 32
-        assert good.result(timeout=120) == alone.generate(block_of(1))
+        assert bad.result(timeout=300) == [Completion(None, fault="worker_died")] * 32
+        assert good.result(timeout=300) == alone.generate(block_of(1))
     engine.close()
     cluster.tell("remove -1")
 
@@ -273,11 +273,11 @@ def test_a_cluster_that_lost_its_last_node_is_one_line(policy: Path, cluster: No
     cluster.tell("add 1")
     engine = pooled(policy, tmp_path / "log", address=cluster.address, workers=1, timeout=8.0)
     with ThreadPoolExecutor(1) as threads:
-        begun(threads, engine, [block_of(9)])[0].result(timeout=120)
+        begun(threads, engine, [block_of(9)])[0].result(timeout=300)
         cluster.tell("remove -1")
         (lost,) = begun(threads, engine, [block_of(0)])
         with pytest.raises(BadInput, match="no node of the cluster has more than 0"):
-            lost.result(timeout=120)
+            lost.result(timeout=300)
     engine.close()
 
 
