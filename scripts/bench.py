@@ -179,7 +179,7 @@ def training() -> None:
     from selfreward.engines.transformers_engine import load_base
     from selfreward.files import models_folder, packaged
     from selfreward.training import trainer as ours
-    from selfreward.training.job import TrainingSpec
+    from selfreward.training.job import TrainingSpec, write_job
 
     model = str(models_folder() / MODEL)
     chat = Chat(model)
@@ -203,6 +203,7 @@ def training() -> None:
             return dataset
 
     def own(folder: Path) -> None:
+        write_job(folder, spec, rows)
         base = load_base(model, spec.dtype, spec.threads)
         ours.build_trainer(spec, rows, base, chat.tokenizer, folder).train()
 
