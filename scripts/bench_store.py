@@ -274,28 +274,35 @@ def writer(path: Path) -> None:
 
 
 def mining(path: Path) -> None:
-    """Stage `pairs` without the engine: read, mine, replace; the peak is this process's own."""
+    """Stage `pairs` without the engine: read, mine, replace; the peak is of this process."""
     from selfreward.recipe import Pairs
     from selfreward.stages import pairs as stage
 
     store = Store(path, write=True)
     of = store.stages(1)[("M1", "pairs")]
     cpu = time.process_time()
-    wall, n = seconds(lambda: len(mined(store, stage, Pairs())))
+    read, (minings, pairs) = seconds(lambda: mined(store, stage, Pairs()))
+    wrote, _ = seconds(lambda: store.replace_mining(of, "M1", minings, pairs))
     told(
-        "mining every pair, seconds", wall=wall, cpu=time.process_time() - cpu, prompts=n, stage=of.name,
+        "mining every pair, seconds", wall=read + wrote, cpu=time.process_time() - cpu, prompts=len(minings),
+        read_and_mined=read, replaced=wrote,
         peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         wanted={"wall": 20, "peak_gib": 1},
     )  # fmt: skip
     store.close()
 
 
-def mined(store: Store, stage: Any, options: Any) -> list[Any]:
-    """What the default rule makes of every prompt."""
-    rows = store.contenders(1, "M1", "judge")
-    groups = stage.grouped(rows, None, 0, 1, "M1")
-    found, _ = stage.mine_all(options, groups, 2048)
-    return list(zip(groups, found, strict=True))
+def mined(store: Store, stage: Any, options: Any) -> tuple[list[r.MiningRow], list[r.PairRow]]:
+    """What the default rule makes of every prompt, as rows."""
+    groups = stage.grouped(store.contenders(1, "M1", "judge"), None, 0, 1, "M1")
+    minings, pairs = [], []
+    for group, found in stage.mined_groups(options, groups, 2048)[0]:
+        minings.append(r.MiningRow(1, group.prompt, found.outcome, found.margin, len(found.pairs)))
+        for best, worst in found.pairs:
+            key = ids.pair_id(1, 1, group.slot, best.sample, worst.sample)
+            sides = best.candidate_id, worst.candidate_id, best.mean, worst.mean
+            pairs.append(r.PairRow(key, 1, group.prompt, *sides, 1.0, "best_vs_worst"))
+    return minings, pairs
 
 
 if __name__ == "__main__":

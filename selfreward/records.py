@@ -6,7 +6,7 @@ opens a file.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import REAL, Integer, LargeBinary, Text
 from sqlmodel import Field, SQLModel
@@ -178,6 +178,44 @@ class Pair(SQLModel, table=True):
     rejected_score: float = _real()
     weight: float = _real(default=1.0)
     rule: str = _text()
+
+
+class Stood(NamedTuple):
+    """A candidate as it stands for mining; `policy` is who answered, which may be an anchor."""
+
+    id: int
+    prompt_id: int
+    slot: int
+    sample: int
+    policy: str
+    text: str | None
+    finish: str | None
+    n_tokens: int
+
+
+class MiningRow(NamedTuple):
+    """A row of `Mining` as mining writes it by the hundred thousand: an ORM object takes 50 times as long."""
+
+    run_id: int
+    prompt_id: int
+    outcome: str
+    margin: float | None = None
+    n_pairs: int = 0
+    detail: str | None = None
+
+
+class PairRow(NamedTuple):
+    """A row of `Pair` as mining writes it."""
+
+    id: int
+    run_id: int
+    prompt_id: int
+    chosen_id: int
+    rejected_id: int
+    chosen_score: float
+    rejected_score: float
+    weight: float
+    rule: str
 
 
 class Review(SQLModel, table=True):

@@ -58,10 +58,17 @@ def sides(slot: int, idx: int = 1) -> dict[str, int]:
 
 def mined(slot: int, idx: int = 1, chosen_score: float = 4.0) -> list[Any]:
     """A prompt's mining row and its one pair: sample 0 over sample 1."""
-    scores = {"chosen_score": chosen_score, "rejected_score": 3.0, "rule": "best_vs_worst"}
+    scores: dict[str, Any] = {"chosen_score": chosen_score, "rejected_score": 3.0, "rule": "best_vs_worst"}
     key = {"run_id": 1, "prompt_id": ids.prompt_id(1, idx, slot)}
-    pair = r.Pair(id=ids.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores)
-    return [r.Mining(**key, outcome="pair", margin=chosen_score - 3.0, n_pairs=1), pair]
+    pair = r.PairRow(id=ids.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores, weight=1.0)
+    return [r.MiningRow(**key, outcome="pair", margin=chosen_score - 3.0, n_pairs=1), pair]
+
+
+def mine_again(store: Store, policy: str, *rows: Any) -> None:
+    """Replaces what is mined of the policy's prompts by these rows."""
+    stage = store.stages(1)["M1", "candidates"]
+    kinds = [[x for x in rows if isinstance(x, kind)] for kind in (r.MiningRow, r.PairRow)]
+    store.replace_mining(stage, policy, *kinds)
 
 
 @pytest.fixture
@@ -193,10 +200,10 @@ def test_contenders_keep_scores_to_the_last_bit_without_faults_and_other_scorers
 
 def test_mining_again_replaces_the_rows_of_that_policy_alone(store: Store) -> None:
     two_answered(store)
-    store.replace_mining(store.stages(1)["M1", "candidates"], "M2", mined(0, idx=2))
-    store.replace_mining(store.stages(1)["M1", "candidates"], "M1", [*mined(0), *mined(1)])
-    tie = r.Mining(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
-    store.replace_mining(store.stages(1)["M1", "candidates"], "M1", [*mined(0, chosen_score=5.0), tie])
+    mine_again(store, "M2", *mined(0, idx=2))
+    mine_again(store, "M1", *mined(0), *mined(1))
+    tie = r.MiningRow(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
+    mine_again(store, "M1", *mined(0, chosen_score=5.0), tie)
     assert store.mining_outcomes(1, "M1") == {"pair": 1, "tie": 1}
     pairs = [tuple(p) for p in store.rows("SELECT id, margin FROM pair ORDER BY id")]
     assert pairs == [(mined(0)[1].id, 2.0), (mined(0, idx=2)[1].id, 1.0)]
@@ -204,17 +211,17 @@ def test_mining_again_replaces_the_rows_of_that_policy_alone(store: Store) -> No
 
 def test_mining_that_fails_leaves_the_rows_there_were(store: Store) -> None:
     two_answered(store)
-    store.replace_mining(store.stages(1)["M1", "candidates"], "M1", mined(0))
+    mine_again(store, "M1", *mined(0))
     store.add([r.TrainedOn(run_id=1, policy="M2", position=0, kind="pair", pair_id=mined(0)[1].id)])
     for records in ([*mined(1), *mined(9)], []):  # a prompt that is not there; a pair a training has read
         with pytest.raises(IntegrityError):
-            store.replace_mining(store.stages(1)["M1", "candidates"], "M1", records)
+            mine_again(store, "M1", *records)
     assert [p.id for p in store.pairs_to_train(1, "M1")] == [mined(0)[1].id]
 
 
 def test_a_pair_a_person_dropped_does_not_train(store: Store) -> None:
     two_answered(store)
-    store.replace_mining(store.stages(1)["M1", "candidates"], "M1", [*mined(0), *mined(1)])
+    mine_again(store, "M1", *mined(0), *mined(1))
     for slot, said in enumerate(("drop", "keep")):
         store.add([r.Review(run_id=1, **sides(slot), review=said, at="now")])
     assert store.dropped(1) == {tuple(sides(0).values())}

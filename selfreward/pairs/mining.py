@@ -30,13 +30,14 @@ class Contender:
 
     @property
     def mean(self) -> float:
-        """Mean of the scores there are; faults are not averaged in."""
-        return math.fsum(sorted(self.scores)) / len(self.scores)
+        """Mean of the scores there are; faults are not averaged in. The sum is exact, in any order."""
+        return math.fsum(self.scores) / len(self.scores)
 
     @property
     def deviation(self) -> float:
         """Standard deviation of the scores there are; 0 of a single one, which says nothing of steadiness."""
-        return math.sqrt(math.fsum(sorted((s - self.mean) ** 2 for s in self.scores)) / len(self.scores))
+        mean = self.mean
+        return math.sqrt(math.fsum((s - mean) ** 2 for s in self.scores) / len(self.scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Terms:
 
     def differ(self, first: Contender, second: Contender) -> bool:
         """Whether a model could learn anything from choosing between the two texts."""
-        if key(first) == key(second):
+        if trimmed(first) == trimmed(second):
             return False
         return self.max_similarity is None or (
             similarity(first.text or "", second.text or "") < self.max_similarity
@@ -94,9 +95,10 @@ def best_vs_worst(contenders: Sequence[Contender], terms: Terms) -> Mined:
     able = usable(contenders, terms)
     if isinstance(able, Mined):
         return able
-    top, bottom = max(map(terms.praise, able)), min(map(terms.blame, able))
-    tops = sorted((c for c in able if top - terms.praise(c) < EQUAL), key=rank)
-    bottoms = sorted((c for c in able if terms.blame(c) - bottom < EQUAL), key=rank)
+    praise, blame = [terms.praise(c) for c in able], [terms.blame(c) for c in able]
+    top, bottom = max(praise), min(blame)
+    tops = in_rank([c for c, value in zip(able, praise, strict=True) if top - value < EQUAL])
+    bottoms = in_rank([c for c, value in zip(able, blame, strict=True) if value - bottom < EQUAL])
     return first_pair([(b, w) for b in tops for w in bottoms], terms)
 
 
@@ -109,8 +111,9 @@ def usable(contenders: Sequence[Contender], terms: Terms) -> list[Contender] | M
         return Mined(
             _shortage(contenders, finished, scored), detail=f"{len(able)} of {len(contenders)} usable"
         )
-    spread = max(c.mean for c in able) - min(c.mean for c in able)
-    if len({key(c) for c in able}) == 1:
+    means = [c.mean for c in able]
+    spread = max(means) - min(means)
+    if len({trimmed(c) for c in able}) == 1:
         return Mined("identical_text", margin=spread)
     return Mined("tie", margin=0.0) if spread < EQUAL else able
 
@@ -141,11 +144,16 @@ def _shortage(
     return "too_few_scores" if len(scored) < 2 else "too_long"
 
 
+def in_rank(contenders: list[Contender]) -> list[Contender]:
+    """Equals in an order that what was written decides, not when."""
+    return sorted(contenders, key=rank) if len(contenders) > 1 else contenders
+
+
 def rank(contender: Contender) -> tuple[str, int]:
-    """Decides between equals by what was written, not by when."""
-    return key(contender), contender.sample
+    """What decides between equals: the hash of the trimmed text, then the sample."""
+    return hashlib.sha256(trimmed(contender).encode("utf-8")).hexdigest(), contender.sample
 
 
-def key(contender: Contender) -> str:
-    """The hash of the trimmed text."""
-    return hashlib.sha256((contender.text or "").strip().encode("utf-8")).hexdigest()
+def trimmed(contender: Contender) -> str:
+    """The text as it counts when two are held to be the same."""
+    return (contender.text or "").strip()

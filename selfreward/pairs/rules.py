@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfreward.pairs.filters import spread_of
-from selfreward.pairs.mining import EQUAL, Contender, Mined, Terms, best_vs_worst, first_pair, rank, usable
+from selfreward.pairs.mining import (
+    EQUAL,
+    Contender,
+    Mined,
+    Terms,
+    best_vs_worst,
+    first_pair,
+    in_rank,
+    rank,
+    usable,
+)  # fmt: skip
 
 RULES = ("best_vs_worst", "best_vs_random", "above_margin", "length_band", "anchored")
 
@@ -32,6 +42,8 @@ class Rule:
         what is blamed: of two equal means the steadier wins. `length_cost` is score a token.
         """
         cost, steady = self.length_cost, self.steady
+        if not cost and not steady:
+            return Terms(prompt_tokens, max_length, self.min_margin, self.max_similarity)
         return Terms(
             prompt_tokens,
             max_length,
@@ -143,8 +155,8 @@ def anchored(contenders: Sequence[Contender], terms: Terms) -> Mined:
         whose = "the policy's own" if not own else "the anchor's"
         return Mined("too_few_scores", detail=f"none of {whose} answers is usable")
     top, bottom = max(map(terms.praise, own)), min(map(terms.blame, anchors))
-    bests = sorted((c for c in own if top - terms.praise(c) < EQUAL), key=rank)
-    worsts = sorted((c for c in anchors if terms.blame(c) - bottom < EQUAL), key=rank)
+    bests = in_rank([c for c in own if top - terms.praise(c) < EQUAL])
+    worsts = in_rank([c for c in anchors if terms.blame(c) - bottom < EQUAL])
     if bests[0].mean < worsts[0].mean - EQUAL:
         return Mined("below_margin", margin=0.0, detail="every answer of the anchor scored higher")
     return first_pair([(b, w) for b in bests for w in worsts], terms)
@@ -156,6 +168,8 @@ def filtered(rule: Rule, contenders: Sequence[Contender], terms: Terms) -> Mined
     p̂ is the share of usable contenders with a mean of `right_at` or more. Prompts that are always or never
     answered rightly teach nothing about which answer is right.
     """
+    if rule.p_hat is None and rule.min_spread <= 0:
+        return None
     able = usable(contenders, terms)
     if isinstance(able, Mined):
         return None  # the rule will name its reason

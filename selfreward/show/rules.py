@@ -24,7 +24,7 @@ def compared(recipe: Any, store: Any, rules: list[str], of: str | None) -> list[
         if wanted not in (None, policy.name):
             continue
         rows = contenders(store, recipe, run_id, policy.name)
-        groups = grouped(rows, None, recipe.seed, policy.idx, policy.name)
+        groups = list(grouped(rows, None, recipe.seed, policy.idx, policy.name))
         if not any(c.scores for g in groups for c in g.contenders):
             continue
         now = {(r.chosen_id, r.rejected_id) for r in store.mined_pairs(run_id, policy.name)}

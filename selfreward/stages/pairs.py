@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from selfreward.pairs import Contender, Mined, Rule, mine, usable
 from selfreward.pairs.filters import cap_form, moving_spreads, spread_of
 from selfreward.pairs.lengths import LengthCost, balancing_cost
 from selfreward.recipe import Pairs
-from selfreward.records import Metric, Mining, Pair, Policy, Stage
+from selfreward.records import Metric, MiningRow, PairRow, Policy, Stage, Stood
 from selfreward.stages import comparing
 from selfreward.stages.standing import compares_alone, contenders, label_weight, main_reward
 from selfreward.stages.work import Work, flat
@@ -24,6 +24,7 @@ from selfreward.stats import Interval
 
 Labels = Mapping[tuple[int, int], float]  # how sure the first of two candidates is the better one
 ALWAYS = {"pairs.rule", "pairs.min_margin"}
+COUNTED = 4096  # chats whose tokens the engine is asked to count at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,17 @@ def made_from(work: Work, policy: Policy) -> dict[str, Any]:
 def run(work: Work, stage: Stage) -> str:
     """Mines every prompt again and replaces the iteration's rows."""
     policy = work.policy(stage.policy)
-    prompts = work.store.prompts(work.run.id, policy.name)
-    chat_tokens = work.engine.chat_ids([json.loads(p.messages) for p in prompts])
-    lengths = {p.id: len(ids) for p, ids in zip(prompts, chat_tokens, strict=True)}
-    rows = contenders(work.store, work.recipe, work.run.id, policy.name)
-    groups = grouped(rows, lengths, work.run.seed, policy.idx, policy.name)
-    mined, cost = mine_all(work.recipe.pairs, groups, work.recipe.training.max_length)
+    lengths = _lengths(work, policy)
     dropped = work.store.dropped(work.run.id)
     sure = label_weight(work.store, work.recipe, work.run.id, policy.name)
     labels = _labels(work, policy)
-    minings: list[Mining] = []
-    pairs: list[Pair] = []
+    rows = contenders(work.store, work.recipe, work.run.id, policy.name)
+    groups = grouped(rows, lengths, work.run.seed, policy.idx, policy.name)
+    each, cost = mined_groups(work.recipe.pairs, groups, work.recipe.training.max_length)
+    minings: list[MiningRow] = []
+    pairs: list[PairRow] = []
     training = 0
-    for group, found in zip(groups, mined, strict=True):
+    for group, found in each:
         found = found if labels is None else judged_alike(found, labels)
         own = [
             _pair(work, policy, group, best, worst, _weight(best, worst, labels, sure))
@@ -72,13 +71,24 @@ def run(work: Work, stage: Stage) -> str:
         pairs += own  # a dropped one stays to be seen; it never trains
         training += kept
         minings.append(_mining(work, group, found, kept > 0))
-    work.store.replace_mining(stage, policy.name, [*minings, *pairs])
+    work.store.replace_mining(stage, policy.name, minings, pairs)
     stage.n_done = stage.n_total = len(minings)
     if sure:
         work.store.put_metrics([_consistency(work, policy, sure)])
     note = f"{training} pairs from {len(minings)} prompts"
     note += f", labels trusted to {sure.value:.3f}" if sure else ""
     return f"{note}; {told_cost(cost)}" if cost else note
+
+
+def _lengths(work: Work, policy: Policy) -> dict[int, int]:
+    """Tokens of each accepted prompt's chat."""
+    chats = list(work.store.chats(work.run.id, policy.name))
+    found: dict[int, int] = {}
+    for start in range(0, len(chats), COUNTED):
+        part = chats[start : start + COUNTED]
+        counted = work.engine.chat_ids([json.loads(messages) for _, messages in part])
+        found |= {key: len(ids) for (key, _), ids in zip(part, counted, strict=True)}
+    return found
 
 
 def _labels(work: Work, policy: Policy) -> Labels | None:
@@ -115,51 +125,68 @@ def _consistency(work: Work, policy: Policy, sure: Interval) -> Metric:
 
 
 def grouped(
-    rows: Sequence[tuple[Any, tuple[float, ...]]],
+    rows: Iterable[tuple[Stood, tuple[float, ...]]],
     lengths: Mapping[int, int] | None,
     seed: int,
     idx: int,
     policy: str,
-) -> list[Group]:
-    """The stored candidates with their scores, by prompt; those of another policy are anchors.
+) -> Iterator[Group]:
+    """The stored candidates with their scores, by prompt, as they come; those of another policy are anchors.
 
     `lengths` is tokens of each prompt's chat, None where nobody can count them: they are then taken for 0.
     """
-    groups = []
     for prompt, members in itertools.groupby(rows, key=lambda r: r[0].prompt_id):
         group = list(members)
         slot = group[0][0].slot
         members_of = [_contender(row, scores, policy) for row, scores in group]
         drawn = derive_seed(seed, "pairs", idx, slot)
-        groups.append(Group(prompt, slot, lengths[prompt] if lengths is not None else 0, drawn, members_of))
-    return groups
+        yield Group(prompt, slot, lengths[prompt] if lengths is not None else 0, drawn, members_of)
+
+
+def mined_groups(
+    options: Pairs, groups: Iterable[Group], max_length: int
+) -> tuple[Iterable[tuple[Group, Mined]], LengthCost | None]:
+    """Each group with what `mine_all` makes of it.
+
+    One after the other, and forgotten; all are held only where a setting looks at the iteration as a whole.
+    """
+    if options.length_control is None and options.spread_ema is None and options.format_cap is None:
+        rule = _rule(options)
+        return ((g, _mined(rule, g, max_length)) for g in groups), None
+    held = list(groups)
+    found, cost = mine_all(options, held, max_length)
+    return zip(held, found, strict=True), cost
 
 
 def mine_all(
     options: Pairs, groups: Sequence[Group], max_length: int
 ) -> tuple[list[Mined], LengthCost | None]:
     """What the recipe's rule makes of every group, and the length cost it found if it was to look for one."""
-    rule = Rule(
-        options.rule, options.min_margin, options.max_similarity, options.rho, options.steady,
-        0.0, options.p_hat, options.right_at, options.min_spread,
-    )  # fmt: skip
-
+    rule = _rule(options)
     least = _least_spreads(options, rule, groups, max_length)
 
     def mined_at(cost: float) -> list[Mined]:
         found = [
-            mine(
-                replace(rule, length_cost=cost, min_spread=spread), g.contenders,
-                prompt_tokens=g.tokens, max_length=max_length, seed=g.seed,
-            )
+            _mined(replace(rule, length_cost=cost, min_spread=spread), g, max_length)
             for g, spread in zip(groups, least, strict=True)
-        ]  # fmt: skip
+        ]
         return found if options.format_cap is None else cap_form(found, options.right_at, options.format_cap)
 
     if options.length_control is None:
         return mined_at(0.0), None
     cost = balancing_cost(mined_at)
     return mined_at(cost.cost), cost
+
+
+def _rule(options: Pairs) -> Rule:
+    return Rule(
+        options.rule, options.min_margin, options.max_similarity, options.rho, options.steady,
+        0.0, options.p_hat, options.right_at, options.min_spread,
+    )  # fmt: skip
+
+
+def _mined(rule: Rule, group: Group, max_length: int) -> Mined:
+    return mine(rule, group.contenders, prompt_tokens=group.tokens, max_length=max_length, seed=group.seed)
 
 
 def _least_spreads(options: Pairs, rule: Rule, groups: Sequence[Group], max_length: int) -> list[float]:
@@ -181,15 +208,15 @@ def told_cost(cost: LengthCost) -> str:
     )
 
 
-def _contender(row: Any, scores: tuple[float, ...], policy: str) -> Contender:
+def _contender(row: Stood, scores: tuple[float, ...], policy: str) -> Contender:
     return Contender(
         row.id, row.sample, row.text, row.finish, row.n_tokens, scores, anchor=row.policy != policy
     )
 
 
-def _mining(work: Work, group: Group, mined: Mined, kept: bool) -> Mining:
+def _mining(work: Work, group: Group, mined: Mined, kept: bool) -> MiningRow:
     """The prompt's row; `kept` tells whether a pair is left that no person dropped."""
-    return Mining(
+    return MiningRow(
         run_id=work.run.id,
         prompt_id=group.prompt,
         outcome="dropped_by_review" if mined.pairs and not kept else mined.outcome,
@@ -199,8 +226,10 @@ def _mining(work: Work, group: Group, mined: Mined, kept: bool) -> Mining:
     )
 
 
-def _pair(work: Work, policy: Policy, group: Group, best: Contender, worst: Contender, weight: float) -> Pair:
-    return Pair(
+def _pair(
+    work: Work, policy: Policy, group: Group, best: Contender, worst: Contender, weight: float
+) -> PairRow:
+    return PairRow(
         id=pair_id(work.run.id, policy.idx, group.slot, best.sample, worst.sample),
         run_id=work.run.id,
         prompt_id=group.prompt,

@@ -5,27 +5,29 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from typing import Any
+from collections.abc import Iterable
 
 from selfreward import stats
 from selfreward.pairs.mixing import Part, mixed
 from selfreward.recipe import Recipe
+from selfreward.records import Stood
 from selfreward.rewards import ImplicitReward, JudgeReward, Rewarding
 from selfreward.scorers.implicit import consistency
 from selfreward.store import Store
 
-Row = tuple[Any, tuple[float, ...]]
+Row = tuple[Stood, tuple[float, ...]]
 
 
-def contenders(store: Store, recipe: Recipe, run_id: int, policy: str) -> list[Row]:
+def contenders(store: Store, recipe: Recipe, run_id: int, policy: str) -> Iterable[Row]:
     """Every candidate of an iteration with its scores, by (prompt, sample), anchors among them.
 
-    A scorer that decides alone gives the scores of all its samples; several give one number.
+    A scorer that decides alone gives the scores of all its samples, as they are read; several give one
+    number.
     """
     deciding = [r for r in recipe.rewards if r.role != "diagnostic"]
     if len(deciding) == 1:
         return store.contenders(run_id, policy, deciding[0].called)
-    tables = [store.contenders(run_id, policy, r.called) for r in deciding]
+    tables = [list(store.contenders(run_id, policy, r.called)) for r in deciding]
     found: list[Row] = []
     for _, group in itertools.groupby(zip(*tables, strict=True), key=lambda rows: rows[0][0].prompt_id):
         members = list(group)

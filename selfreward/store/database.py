@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -45,6 +45,11 @@ def _url(path: Path, write: bool) -> URL:
     lies_still = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     query = {"uri": "true", "mode": "ro"} | ({"immutable": "1"} if lies_still else {})
     return URL.create("sqlite", database=f"file:{quote(str(path))}", query=query)
+
+
+def _insert(connection: Connection, table: str, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    places = ", ".join("?" * len(columns))
+    connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)
 
 
 class Database:
@@ -144,11 +149,36 @@ class Database:
             end = next((i for i in range(start, len(records)) if type(records[i]) is not kind), len(records))
             table: Any = kind.__table__  # type: ignore[attr-defined]
             names = [c.name for c in table.columns if not (c.name == "id" and records[start].id is None)]  # type: ignore[attr-defined]
-            places = ", ".join("?" * len(names))
-            sql = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({places})"
             values = attrgetter(*names)  # tuples for the driver: half the time of Core's dicts
-            connection.exec_driver_sql(sql, [values(r) for r in records[start:end]])
+            _insert(connection, table.name, names, [values(r) for r in records[start:end]])
             start = end
+
+    def add_tuples(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], connection: Connection
+    ) -> None:
+        """Bulk-inserts plain rows of one table, where records would take longer to make than to store."""
+        if rows:
+            _insert(connection, table, columns, list(rows))
+
+    @contextmanager
+    def streams(self) -> Iterator[Callable[..., Iterator[tuple[Any, ...]]]]:
+        """A function from a query and its parameters to rows as they are read, several at once.
+
+        All of them see the store as it is now, and hold a connection until the end of the block.
+        """
+        try:
+            with self._engine.begin() as connection:
+                raw: Any = connection.connection.driver_connection
+
+                def ask(sql: str, **parameters: Any) -> Iterator[tuple[Any, ...]]:
+                    found: Iterator[tuple[Any, ...]] = raw.cursor().execute(sql, parameters)
+                    return found
+
+                yield ask
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise StoreError(soundness.unreadable(self.path, error)) from None
 
     def rows(self, sql: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as named tuples."""

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
-from selfreward.ids import MAX_SLOTS, prompt_id
-from selfreward.records import Alarm, Event, Metric, Policy, Run, Stage
+from selfreward.ids import MAX_SAMPLES, MAX_SLOTS, candidate_id, prompt_id
+from selfreward.records import Alarm, Event, Metric, MiningRow, PairRow, Policy, Run, Stage, Stood
 from selfreward.store.database import Database, now
 from selfreward.store.lease import Lease
 from selfreward.store.lineage import origin, origins
@@ -133,6 +133,16 @@ class Store(Database):
             s=status,
         )
 
+    def chats(self, run_id: int, policy: str) -> Iterator[tuple[int, str]]:
+        """Id and messages of every accepted prompt of a policy, in slot order, as they are read."""
+        with self.streams() as ask:
+            for row in ask(
+                "SELECT id, messages FROM prompt WHERE run_id = :r AND policy = :p AND status = 'accepted'"
+                " ORDER BY slot",
+                r=origins(self, run_id, policy).prompts, p=policy,
+            ):  # fmt: skip
+                yield row[0], row[1]
+
     def prompt_state(self, run_id: int, policy: str) -> tuple[int, int]:
         """The next free slot and the last committed round (0 before the first)."""
         row = self.one(
@@ -180,28 +190,39 @@ class Store(Database):
             r=origins(self, run_id, policy).candidates, ids=json.dumps(list(prompt_ids)),
         )  # fmt: skip
 
-    def contenders(self, run_id: int, policy: str, scorer: str) -> list[tuple[Any, tuple[float, ...]]]:
-        """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample)."""
-        here = origins(self, run_id, policy)._asdict() | {"p": policy}
-        candidates = self.rows(
-            "SELECT c.id, c.prompt_id, c.sample, c.text, c.finish, c.policy,"
-            " coalesce(c.n_tokens, 0) AS n_tokens, p.slot"
-            " FROM prompt p JOIN candidate c ON c.prompt_id = p.id AND c.run_id = :candidates"
-            " WHERE p.run_id = :prompts AND p.policy = :p AND p.status = 'accepted' ORDER BY c.id",
-            **here,
-        )
-        scores: dict[int, list[float]] = {c.id: [] for c in candidates}
-        for row in self.rows(
-            "SELECT j.candidate_id, j.score FROM judgement j JOIN candidate c ON c.id = j.candidate_id"
-            " JOIN prompt p ON p.id = c.prompt_id"
-            " WHERE c.run_id = :candidates AND p.run_id = :prompts AND p.policy = :p"
-            " AND p.status = 'accepted' AND j.run_id = :judge AND j.scorer = :s AND j.other_id = 0"
-            " AND j.score IS NOT NULL"
-            " ORDER BY j.candidate_id, j.sample",
-            **here, s=scorer,
-        ):  # fmt: skip
-            scores[row.candidate_id].append(row.score)
-        return [(c, tuple(scores[c.id])) for c in candidates]
+    def contenders(self, run_id: int, policy: str, scorer: str) -> Iterator[tuple[Stood, tuple[float, ...]]]:
+        """Every candidate of an iteration with its readable scores in sample order, by (prompt, sample).
+
+        They come as they are read, whatever they weigh together: candidates and judgements both lie in the
+        order of the candidates' ids. Nothing else may use a store that is worked on `alone` meanwhile.
+        """
+        made = origins(self, run_id, policy)
+        first = candidate_id(made.candidates, int(policy[1:]), 0, 0)
+        here = {"first": first, "last": first + MAX_SLOTS * MAX_SAMPLES - 1}
+        with self.streams() as ask:
+            candidates = ask(
+                "SELECT c.id, c.prompt_id, p.slot, c.sample, c.policy, c.text, c.finish,"
+                " coalesce(c.n_tokens, 0) FROM candidate c JOIN prompt p ON p.id = c.prompt_id"
+                " WHERE c.id BETWEEN :first AND :last AND c.run_id = :run AND p.status = 'accepted'"
+                " ORDER BY c.id",
+                **here, run=made.candidates,
+            )  # fmt: skip
+            scores = ask(
+                "SELECT candidate_id, score FROM judgement WHERE candidate_id BETWEEN :first AND :last"
+                " AND run_id = :run AND scorer = :s AND other_id = 0 AND score IS NOT NULL"
+                " ORDER BY candidate_id, sample",
+                **here, run=made.judge, s=scorer,
+            )  # fmt: skip
+            row, own = next(candidates, None), list[float]()
+            for judged, score in scores:
+                while row is not None and row[0] < judged:
+                    yield Stood._make(row), tuple(own)
+                    row, own = next(candidates, None), []
+                if row is not None and row[0] == judged:
+                    own.append(score)
+            while row is not None:
+                yield Stood._make(row), tuple(own)
+                row, own = next(candidates, None), []
 
     def details(self, run_id: int, policy: str, scorer: str) -> list[Any]:
         """(prompt_id, score, detail) of every readable verdict of a scorer in an iteration, by candidate."""
@@ -282,7 +303,9 @@ class Store(Database):
         )
         return {(int(r[0]), int(r[1])) for r in rows}
 
-    def replace_mining(self, stage: Stage, policy: str, records: Sequence[SQLModel]) -> None:
+    def replace_mining(
+        self, stage: Stage, policy: str, minings: Sequence[MiningRow], pairs: Sequence[PairRow]
+    ) -> None:
         """Mining and pair rows of an iteration, recomputed whole, in one transaction."""
         prompts = origins(self, stage.run_id, policy).prompts
         with self.transaction() as connection:
@@ -294,7 +317,8 @@ class Store(Database):
                     ),
                     {"r": stage.run_id, "prompts": prompts, "p": policy},
                 )
-            self.add(records, connection)
+            self.add_tuples("mining", MiningRow._fields, minings, connection)
+            self.add_tuples("pair", PairRow._fields, pairs, connection)
 
     def mining_outcomes(self, run_id: int, policy: str) -> dict[str, int]:
         """Mining rows of an iteration by outcome."""
