@@ -219,7 +219,7 @@ def test_status_tells_stages_in_order_counts_measures_and_alarms(run: Command) -
         "prompts": {"user": 4}, "candidates": [8, 0], "judgements": [3, 1], "outcomes": {"pair": 3, "tie": 1},
     }  # fmt: skip
     assert mine["metrics"] == {"kl_m0": {"value": 0.25, "low": 0.125, "high": 0.5, "n": 6}}
-    told = "prompts ✓ judge (failed)|3 judgements (1 faults), 3 pairs|0.25 [0.125, 0.5] n=6|warn: " + HARMLESS
+    told = "prompts ✓ judge (failed)|3 judgements (1 faults), 3 pairs|0.25 n=6|[0.12, 0.5]|warn: " + HARMLESS
     table = run("status").out
     assert [part for part in told.split("|") if part not in table] == []
 

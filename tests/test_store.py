@@ -58,17 +58,19 @@ def sides(slot: int, idx: int = 1) -> dict[str, int]:
 
 def mined(slot: int, idx: int = 1, chosen_score: float = 4.0) -> list[Any]:
     """A prompt's mining row and its one pair: sample 0 over sample 1."""
-    scores: dict[str, Any] = {"chosen_score": chosen_score, "rejected_score": 3.0, "rule": "best_vs_worst"}
+    scores = {"chosen_score": chosen_score, "rejected_score": 3.0, "rule": "best_vs_worst"}
     key = {"run_id": 1, "prompt_id": ids.prompt_id(1, idx, slot)}
-    pair = r.PairRow(id=ids.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores, weight=1.0)
-    return [r.MiningRow(**key, outcome="pair", margin=chosen_score - 3.0, n_pairs=1), pair]
+    pair = r.Pair(id=ids.pair_id(1, idx, slot, 0, 1), **key, **sides(slot, idx), **scores)
+    return [r.Mining(**key, outcome="pair", margin=chosen_score - 3.0, n_pairs=1), pair]
 
 
-def mine_again(store: Store, policy: str, *rows: Any) -> None:
-    """Replaces what is mined of the policy's prompts by these rows."""
-    stage = store.stages(1)["M1", "candidates"]
-    kinds = [[x for x in rows if isinstance(x, kind)] for kind in (r.MiningRow, r.PairRow)]
-    store.replace_mining(stage, policy, *kinds)
+def mine_again(store: Store, policy: str, *records: Any) -> None:
+    """Replaces what is mined of the policy's prompts by the rows of these records."""
+    minings, pairs = (
+        [row(*(getattr(x, column) for column in row._fields)) for x in records if isinstance(x, kind)]
+        for kind, row in ((r.Mining, r.MiningRow), (r.Pair, r.PairRow))
+    )
+    store.replace_mining(store.stages(1)["M1", "candidates"], policy, minings, pairs)
 
 
 @pytest.fixture
@@ -202,7 +204,7 @@ def test_mining_again_replaces_the_rows_of_that_policy_alone(store: Store) -> No
     two_answered(store)
     mine_again(store, "M2", *mined(0, idx=2))
     mine_again(store, "M1", *mined(0), *mined(1))
-    tie = r.MiningRow(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
+    tie = r.Mining(run_id=1, prompt_id=ids.prompt_id(1, 1, 1), outcome="tie", margin=0.0)
     mine_again(store, "M1", *mined(0, chosen_score=5.0), tie)
     assert store.mining_outcomes(1, "M1") == {"pair": 1, "tie": 1}
     pairs = [tuple(p) for p in store.rows("SELECT id, margin FROM pair ORDER BY id")]

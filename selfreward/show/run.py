@@ -16,10 +16,13 @@ from selfreward.errors import BadInput
 from selfreward.outlook import STAGE_ORDER, Outlook, Spent, duration, gates, outlook, progress, spent
 from selfreward.show.console import console, safe, table_of
 from selfreward.show.halt import halted
+from selfreward.show.measures import measures
 from selfreward.store import is_held
 from selfreward.store.database import now
 from selfreward.store.halts import tries_of
 from selfreward.wording import visible
+
+OF_ITERATION = ("prompts", "candidates", "judge", "pairs")
 
 
 def status_data(views: Any, run_id: int = 1) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def _grown(views: Any, at: Tree, run: Any) -> dict[tuple[int, str], Tree]:
     for policy in found["policies"]:
         mine = [s for s in found["stages"] if s.policy == policy.name]
         if policy.idx == start:  # what measured it lies with the run that made it
-            mine = [s for s in mine if s.name in ("prompts", "candidates", "judge", "pairs")]
+            mine = [s for s in mine if s.name in OF_ITERATION]
         if policy.idx < start or (policy.idx == start and not mine):
             nodes[run.id, policy.name] = at
             continue
@@ -162,14 +165,17 @@ def status(views: Any, run_id: int = 1) -> None:
     elif stands.level == "halt" and run_id == 1:
         halted(views, views.path.parent.name)
     console.print(Spent(**whole["spent"]).told, style="dim")
-    table = table_of("policy", "status", "adapter", "stages", "its iteration")
+    table = table_of("policy", "status", "adapter", "stages, and its iteration")
     for p in data:
-        stages = " ".join(f"{s['name']}{_mark(s)}" for s in p["stages"])
-        table.add_row(p["name"], p["status"], (p["sha256"] or "base")[:12], stages, _iteration(p))
+        table.add_row(p["name"], p["status"], (p["sha256"] or "base")[:12], _stages(p))
     console.print(table)
     for b in whole["branches"]:
         console.print(safe(f"branch {b['name']} grows from {b['policy']} of {b['of']}"))
-    _measures(data)
+    tables = measures(data)
+    if tables:
+        console.print(Text("\nmeasures, each with its n and its 95 % interval", style="dim"))
+    for table in tables:
+        console.print(table)
     for p in data:
         for s in p["stages"]:
             if s["error"]:
@@ -196,35 +202,24 @@ def _mark(stage: dict[str, Any]) -> str:
             return f" ({other})"
 
 
-def _iteration(policy: dict[str, Any]) -> str:
+def _stages(policy: dict[str, Any]) -> str:
+    """What made and measured a policy; below, the stages of its iteration with what they left."""
+    own = [f"{s['name']}{_mark(s)}" for s in policy["stages"] if s["name"] not in OF_ITERATION]
+    turn = [f"{s['name']}{_mark(s)}" for s in policy["stages"] if s["name"] in OF_ITERATION]
+    return "\n".join(line for line in (" ".join(own), " ".join(turn), *_left(policy)) if line)
+
+
+def _left(policy: dict[str, Any]) -> list[str]:
+    """Counts of an iteration, a line what was made and one what became of it."""
     counts = policy["iteration"]
     if not counts["prompts"] or policy["name"] == "M0":
-        return ""
-    prompts = sum(counts["prompts"].values())
+        return []
     own = counts["prompts"].get("self-instruct", 0)
-    made = f" ({own} invented)" if own else ""
-    text = f"{prompts} prompts{made}, {counts['candidates'][0]} candidates"
+    made = f" ({own:,} invented)" if own else ""
+    text = f"{sum(counts['prompts'].values()):,} prompts{made}, {counts['candidates'][0]:,} candidates"
+    became = []
     if counts["judgements"][0]:
-        text += f", {counts['judgements'][0]} judgements ({counts['judgements'][1]} faults)"
+        became.append(f"{counts['judgements'][0]:,} judgements ({counts['judgements'][1]:,} faults)")
     if counts["outcomes"]:
-        text += f", {counts['outcomes'].get('pair', 0)} pairs"
-    return text
-
-
-def _measures(data: list[dict[str, Any]]) -> None:
-    names = sorted({n for p in data for n in p["metrics"]} - {"noise", "proof_gap", "moved"})
-    if not names:
-        return
-    table = table_of("measure", *[p["name"] for p in data])
-    for name in names:
-        cells = []
-        for p in data:
-            m = p["metrics"].get(name)
-            cells.append("" if m is None else "not finite" if m["value"] is None else _interval(m))
-        table.add_row(name, *cells)
-    console.print(table)
-
-
-def _interval(m: dict[str, Any]) -> str:
-    between = f" [{m['low']:.3g}, {m['high']:.3g}]" if m["low"] is not None else ""
-    return f"{m['value']:.3g}{between} n={m['n']}"
+        became.append(f"{counts['outcomes'].get('pair', 0):,} pairs")
+    return [text, ", ".join(became)]
