@@ -21,15 +21,15 @@ Rows = TypeVar("Rows")
 
 
 def answered(
-    work: Work, todo: list[Item], asked: Callable[[Item], list[Request]]
+    work: Work, todo: list[Item], asked: Callable[[Item], list[Request]], size: int | None = None
 ) -> Iterator[list[tuple[Item, list[Request], list[Completion]]]]:
     """Items with all their completions, a group to commit at a time.
 
-    With an invariant engine a group is a block of items in their order, generated whole. Others finish
-    items as they like: a group is then what came in since the last, at least a block or `PATIENCE`
-    seconds of it.
+    With an invariant engine a group is a block of `size` items (`engine.block`, if it is not given) in their
+    order, generated whole. Others finish items as they like: a group is then what came in since the last, at
+    least a block or `PATIENCE` seconds of it.
     """
-    size, engine = work.recipe.engine.block, work.engine
+    size, engine = size or work.recipe.engine.block, work.engine
     if engine.invariant:
 
         def whole(block: list[Item]) -> list[tuple[Item, list[Request], list[Completion]]]:

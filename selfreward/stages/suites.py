@@ -125,7 +125,8 @@ def answer(work: Work, policy: Policy, asked: Plan, commit: Commit, turns: int =
     for turn in range(1, min(turns, max(task.turns for task in asked.tasks)) + 1):
         due = _due(work, policy, asked, turn)
         start = time.monotonic()
-        for group in asking.answered(work, due, lambda d: _requests(work, policy, asked.name, d)):
+        size = max(1, 4 * work.recipe.engine.block // asked.protocol.samples)  # rows at once as in the probe
+        for group in asking.answered(work, due, lambda d: _requests(work, policy, asked.name, d), size):
             rows = [
                 _row(work, policy, asked.name, one, sample, request, reply)
                 for one, requests, replies in group
