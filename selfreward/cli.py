@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from selfreward import grading_cli, judge_cli, no_model, seed_cli
 from selfreward.errors import BadInput, GateHalted, Interrupted, RecipeChanged, SelfRewardError
@@ -28,7 +29,22 @@ from selfreward.report.command import report
 from selfreward.upkeep import command as upkeep
 from selfreward.wording import plain_json
 
+# As they are used: a run begins, is looked at, measured, handed on, kept sound.
+ORDER = (
+    "init", "doctor", "plan", "iterate", "status", "ui", "pairs", "prompts", "evaluate", "compare", "report",
+    "export", "judge", "rubric", "seed", "probe", "verify", "gc", "restore",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order of their use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -54,8 +54,8 @@ def rows_of(table: Table) -> None:
 
 
 def table_of(*columns: str) -> Table:
-    """A table without lines whose ids are never broken."""
+    """A table without lines whose ids and bars, which have no heading, are never broken."""
     found = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        found.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id"))
+        found.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id", ""))
     return found

@@ -107,18 +107,18 @@ def _histogram(values: list[float], bins: int = 12) -> dict[str, Any]:
 def pair_stats(data: dict[str, Any]) -> None:
     """A line of numbers and a row of bars for each iteration."""
     table = table_of(
-        "of", "pairs", "other outcomes", "margin", "", "chosen", "rejected", "tokens", "chosen longer"
+        "of", "pairs", "margin", "", "chosen", "rejected", "tokens", "chosen longer", "others"
     )
     for policy, d in data.items():
         others = ", ".join(f"{n} {o}" for o, n in d["outcomes"].items() if o != "pair")
         if "n" not in d:
-            table.add_row(policy, "0", others, *[""] * 6)
+            table.add_row(policy, "0", *[""] * 6, others)
             continue
         table.add_row(
-            policy, str(d["n"]), others, f"{d['margin_mean']:.3f}", sparkline(d["margins"]["counts"]),
+            policy, str(d["n"]), f"{d['margin_mean']:.3f}", sparkline(d["margins"]["counts"]),
             f"{d['chosen_score_mean']:.2f}", f"{d['rejected_score_mean']:.2f}",
             f"{d['chosen_tokens_mean']:.0f} / {d['rejected_tokens_mean']:.0f}",
-            f"{d['chosen_longer_share']:.0%}",
+            f"{d['chosen_longer_share']:.0%}", others,
         )  # fmt: skip
     console.print(table)
     for policy, d in data.items():
