@@ -2,16 +2,19 @@
 
     python scripts/measure_pages.py FOLDER      # makes FOLDER/iterations/many once, about 1 GB
 
-Times are those of a client on the same machine, whole answers, the median and the worst of ten.
+Times are those of a client on the same machine, whole answers, the median and the worst of ten; then the
+first paint of pages in a real browser, where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +32,7 @@ PAIRS = 250_000
 POLICIES = 3  # iterations of M1, M2, M3
 ANSWERS = 4  # a prompt
 BLOCK = 2000
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 RARE = "xylophonist"  # in one pair, near the end
 PAGES = {
     "run": "/",
@@ -73,6 +77,7 @@ def main() -> None:
         writer.start()
         try:
             _measure(address, server.pid)
+            _paint(address)
         finally:
             stop.set()
             writer.join()
@@ -90,6 +95,32 @@ def _measure(address: str, server: int) -> None:
         own = (_cpu(server) - before) / 10
         times = f"{statistics.median(took) * 1000:7.0f} ms, worst {took[-1] * 1000:7.0f} ms"
         print(f"{name:<32} {times}, of the server's own {own * 1000:5.0f} ms", flush=True)
+
+
+def _paint(address: str) -> None:
+    """Time from asking for a page to its first text on the screen, in a real browser, once it is warm."""
+    chromium = shutil.which("chromium")
+    if chromium is None or importlib.util.find_spec("playwright") is None:
+        print("first paint: needs playwright and a Chromium (pip install 'selfreward[browser]')")
+        return
+    from playwright.sync_api import sync_playwright
+
+    told = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        for name in ("run", "policy", "pairs", "pairs, largest margin", "prompts"):
+            took = []
+            for _ in range(11):
+                page.goto(address + PAGES[name])
+                page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+                took.append(float(page.evaluate(told)))
+            took = sorted(took[1:])
+            print(
+                f"first paint, {name:<19} {statistics.median(took):7.0f} ms, worst {took[-1]:7.0f} ms",
+                flush=True,
+            )
+        browser.close()
 
 
 def _cpu(process: int) -> float:

@@ -106,9 +106,7 @@ def _histogram(values: list[float], bins: int = 12) -> dict[str, Any]:
 
 def pair_stats(data: dict[str, Any]) -> None:
     """A line of numbers and a row of bars for each iteration."""
-    table = table_of(
-        "of", "pairs", "margin", "", "chosen", "rejected", "tokens", "chosen longer", "others"
-    )
+    table = table_of("of", "pairs", "margin", "", "chosen", "rejected", "tokens", "chosen longer", "others")
     for policy, d in data.items():
         others = ", ".join(f"{n} {o}" for o, n in d["outcomes"].items() if o != "pair")
         if "n" not in d:
