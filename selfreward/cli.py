@@ -13,21 +13,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from selfreward import grading_cli, judge_cli, no_model, seed_cli
+from selfreward import grading_cli, judge_cli, no_model, pairs_cli, seed_cli
 from selfreward.errors import BadInput, GateHalted, Interrupted, RecipeChanged, SelfRewardError
+from selfreward.options import AsJson, RunName, Set, check_choice, show_or_json
 from selfreward.plan.command import plan
 from selfreward.policy_export import export
 from selfreward.probe import probe
 from selfreward.report.command import report
 from selfreward.upkeep import command as upkeep
-from selfreward.wording import plain_json
 
 # As they are used: a run begins, is looked at, measured, handed on, kept sound.
 ORDER = (
@@ -50,10 +50,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A language model that makes, judges and learns from its own answers.",
 )
-pairs_app = typer.Typer(no_args_is_help=True, help="Look at the preference pairs of a run.")
-prompts_app = typer.Typer(no_args_is_help=True, help="Look at the prompts of a run.")
-app.add_typer(pairs_app, name="pairs")
-app.add_typer(prompts_app, name="prompts")
+app.add_typer(pairs_cli.pairs_app, name="pairs")
+app.add_typer(pairs_cli.prompts_app, name="prompts")
 rubric_app = typer.Typer(no_args_is_help=True, help="Try a rubric before it costs anything.")
 app.add_typer(rubric_app, name="rubric")
 rubric_app.command("test")(no_model.rubric_test)
@@ -63,8 +61,8 @@ judge_app.command("calibrate")(judge_cli.calibrate)
 seed_app = typer.Typer(no_args_is_help=True, help="Make seed examples from human rankings.")
 app.add_typer(seed_app, name="seed")
 seed_app.command("build")(seed_cli.build)
-pairs_app.command("audit")(judge_cli.pairs_audit)
-prompts_app.command("dedupe")(no_model.prompts_dedupe)
+pairs_cli.pairs_app.command("audit")(judge_cli.pairs_audit)
+pairs_cli.prompts_app.command("dedupe")(no_model.prompts_dedupe)
 app.command()(plan)
 app.command()(export)
 app.command()(probe)
@@ -75,19 +73,6 @@ app.command()(upkeep.restore)
 
 STAGES = ("sft", "prompts", "candidates", "judge", "pairs", "train", "probe", "evaluate")
 STORED = "What was stored is whole: mend it and run the same command again"
-OUTCOMES = (
-    "tie", "below_margin", "too_few_scores", "identical_text", "truncated", "too_long", "dropped_by_review",
-    "filtered",
-)  # fmt: skip
-SORTS = ("id", "margin", "-margin")
-REVIEWS = ("auto", "keep", "drop")
-
-RunName = Annotated[str | None, typer.Option("--run", help="Which run: NAME of iterations/NAME.yaml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Of = Annotated[str | None, typer.Option("--of", help="Only the iteration of this policy, e.g. M1.")]
-Review = Annotated[str | None, typer.Option("--review", help="auto (nobody looked), keep or drop.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: training.lr=1e-4.")]
 
 
 @app.command()
@@ -179,7 +164,7 @@ def iterate(
     _check_policies(start, goal)
     _check_accept(accept, reason)
     if pause_before is not None:
-        _check_choice("--pause-before", pause_before.rpartition("/")[2], STAGES)
+        check_choice("--pause-before", pause_before.rpartition("/")[2], STAGES)
     file = recipe_file(run)
     changes = [*(overrides or []), *([f"engine.type={engine}"] if engine else [])]
     with (
@@ -234,7 +219,7 @@ def status(
     views = Glances(database_of(run), write=False)
     if signals:
         found = outlook.signals(views.status())
-        _print(found, as_json, lambda: watched.run(found))
+        show_or_json(found, as_json, lambda: watched.run(found))
     elif as_json:
         typer.echo(json.dumps(show.status_data(views, views.branch_id(branch))))
     elif watch:
@@ -263,145 +248,6 @@ def ui(
 
 app.command()(grading_cli.evaluate)
 app.command()(grading_cli.compare)
-
-
-@pairs_app.command("list")
-def pairs_list(
-    run: RunName = None,
-    of: Of = None,
-    min_margin: Annotated[
-        float, typer.Option("--min-margin", min=0, help="Only margins of at least this.")
-    ] = 0.0,
-    outcome: Annotated[
-        str | None, typer.Option("--outcome", help="Instead of pairs: prompts mined as tie, truncated, …")
-    ] = None,
-    fault: Annotated[
-        str | None, typer.Option("--fault", help="Only prompts with an answer or judgement of this fault.")
-    ] = None,
-    scorer: Annotated[str | None, typer.Option("--scorer", help="Only what this scorer judged.")] = None,
-    review: Review = None,
-    search: Annotated[str | None, typer.Option("--search", help="Only rows whose texts hold this.")] = None,
-    sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
-    limit: Limit = 20,
-    rules: Annotated[
-        list[str] | None, typer.Option("--rule", help="With --dry-run: a rule; may be repeated.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Compare what rules would make of the stored judgements.")
-    ] = False,
-    overrides: Set = None,
-    as_json: AsJson = False,
-) -> None:
-    """List pairs, or the prompts that made none; or compare rules without making anything."""
-    from selfreward.show import pairs as show
-
-    if dry_run or rules or overrides:
-        no_model.pairs_dry_run(run, of, rules, dry_run, overrides, as_json)
-        return
-    _check_choice("--sort", sort, SORTS)
-    _check_choice("--outcome", outcome, OUTCOMES)
-    _check_choice("--review", review, REVIEWS)
-    views = _views(run)
-    asked = {"of": of, "min_margin": min_margin, "search": search, "fault": fault, "scorer": scorer}
-    if outcome:
-        if review:
-            raise typer.BadParameter("is of pairs; prompts without one have none", param_hint="--review")
-        rows = [dict(r._mapping) for r in views.outcomes(outcome=outcome, limit=limit, **asked)]
-        _print(rows, as_json, lambda: show.outcomes(rows))
-    else:
-        rows = [dict(r._mapping) for r in views.pairs(limit=limit, sort=sort, review=review, **asked)]
-        _print(rows, as_json, lambda: show.pairs(rows))
-
-
-@pairs_app.command("show")
-def pairs_show(
-    pair: Annotated[int, typer.Argument(help="Id of a pair.")],
-    run: RunName = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one pair with everything it came from."""
-    from selfreward.show import pair as one
-    from selfreward.show import pairs as show
-
-    found = _views(run).pair(pair)
-    if found is None:
-        raise BadInput(f"there is no pair {pair}: `selfreward pairs list` shows the ids")
-    _print(show.pair_data(found), as_json, lambda: one.pair(found))
-
-
-@pairs_app.command("review")
-def pairs_review(
-    run: RunName = None,
-    of: Of = None,
-    review: Review = "auto",
-    sort: Annotated[str, typer.Option("--sort", help="id, margin or -margin.")] = "id",
-) -> None:
-    """Keep or drop pairs one by one; a dropped one is left out of the next training."""
-    from selfreward.runs import database_of
-    from selfreward.show.review import review as walk
-    from selfreward.store import PairFilter
-
-    _check_choice("--sort", sort, SORTS)
-    _check_choice("--review", review, REVIEWS)
-    walk(database_of(run), PairFilter(of=of, review=review, sort=sort))
-
-
-@pairs_app.command("stats")
-def pairs_stats(run: RunName = None, of: Of = None, as_json: AsJson = False) -> None:
-    """Summarise margins, lengths and outcomes by policy."""
-    from selfreward.show import pairs as show
-
-    data = show.stats_data(_views(run), of)
-    _print(data, as_json, lambda: show.pair_stats(data))
-
-
-@pairs_app.command("export")
-def pairs_export(
-    to: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
-    run: RunName = None,
-    of: Of = None,
-) -> None:
-    """Write pairs in the conversational preference format of TRL and datasets."""
-    from selfreward.export import write_pairs
-
-    typer.echo(f"{write_pairs(_views(run), of, to)} pairs written to {to}")
-
-
-@prompts_app.command("list")
-def prompts_list(
-    run: RunName = None,
-    of: Of = None,
-    state: Annotated[str | None, typer.Option("--status", help="accepted or rejected.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="seed, self-instruct or user.")] = None,
-    limit: Limit = 20,
-    as_json: AsJson = False,
-) -> None:
-    """List prompts with what became of them."""
-    from selfreward.show import pairs as show
-
-    _check_choice("--status", state, ("accepted", "rejected"))
-    _check_choice("--source", source, ("seed", "self-instruct", "user"))
-    rows = [dict(r._mapping) for r in _views(run).prompts(of=of, status=state, source=source, limit=limit)]
-    _print(rows, as_json, lambda: show.prompts(rows))
-
-
-def _views(run: str | None) -> Any:
-    from selfreward.runs import database_of
-    from selfreward.store import Views
-
-    return Views(database_of(run), write=False)
-
-
-def _print(data: Any, as_json: bool, show: Callable[[], None]) -> None:
-    if as_json:
-        typer.echo(plain_json(data))
-    else:
-        show()
-
-
-def _check_choice(option: str, value: str | None, known: Sequence[str]) -> None:
-    if value is not None and value not in known:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=option)
 
 
 def _check_policies(start: str | None, goal: str) -> None:

@@ -124,7 +124,7 @@ def evaluate(run: Command, *arguments: str) -> Any:
 
 
 SUMS = ("M1", "--suite", "sums.jsonl", "--name", "mine")
-BLOCKS = (2, 2, 1, 2, 2, 1, 2, 2, 2, 2, 2)  # rows of each block of the talk: turn 1, turn 2, grades
+BLOCKS = (4, 1, 4, 1) + (1,) * 10  # rows of each block of the talk by ones: turn 1, turn 2, grades
 TALK = ("--suite", "talk.jsonl", "--grade-by", "expected")
 
 
@@ -159,7 +159,8 @@ def test_the_marks_are_those_of_the_same_answers_when_they_are_saved(run: Comman
 def test_an_interrupted_evaluation_goes_on_to_the_same_rows_wherever_it_stopped(
     run: Command, tmp_path: Path
 ) -> None:
-    found = evaluate(run, "M1", *TALK)
+    by_ones = ("M1", *TALK, "--set", "engine.block=1")
+    found = evaluate(run, *by_ones)
     whole = stored()
     assert len(whole[0]) == len(whole[1]) == 10
     for calls in range(len(BLOCKS)):
@@ -167,11 +168,11 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_rows_wherever_it_stopped(
             with sqlite3.connect("iterations/mine/selfreward.db") as database:
                 database.execute(f"DELETE FROM {table}")
         Scripted.patience = calls
-        stopped = run("evaluate", "M1", *TALK)
+        stopped = run("evaluate", *by_ones)
         kept = sum(len(part) for part in stored())
         assert (stopped.code, kept) == (130, sum(BLOCKS[:calls]))
         Scripted.patience = None
-        assert evaluate(run, "M1", *TALK) == found and stored() == whole
+        assert evaluate(run, *by_ones) == found and stored() == whole
 
 
 def test_every_first_turn_is_asked_before_any_second_and_the_second_follows_the_own_first(

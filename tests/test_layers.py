@@ -35,6 +35,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     (
         "cli", "report", "ui", "show", "export", "doctor", "runs", "grading_cli", "no_model", "plan",
         "policy_export", "probe", "asking_cli", "judge_cli", "track", "upkeep", "seed_cli",
+        "pairs_cli", "options",
     ),
 )
 # fmt: on
@@ -50,6 +51,8 @@ SIDEWAYS = {
     ("probe", "show"), ("agreement", "stats"), ("grading_cli", "asking_cli"), ("asking_cli", "runs"),
     ("asking_cli", "show"), ("scorers", "evaluation"), ("upkeep", "runs"),
     ("report", "runs"), ("report", "ui"), ("policy_export", "report"),
+    ("pairs_cli", "options"), ("pairs_cli", "runs"), ("pairs_cli", "show"), ("pairs_cli", "no_model"),
+    ("pairs_cli", "export"),
     ("calibration", "stats"), ("judge_cli", "runs"), ("judge_cli", "show"), ("judge_cli", "no_model"),
 }  # fmt: skip
 
