@@ -1,4 +1,4 @@
-"""Pairs as files that TRL and `datasets` read: conversational preference rows, JSONL or Parquet."""
+"""Pairs as files that TRL and `datasets` read: conversational preference rows in three forms."""
 
 from __future__ import annotations
 
@@ -7,31 +7,40 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import BadInput
-from selfreward.files import write_text
+from selfreward.files import place_folder, remove_folder, write_text
 
 
 def write_pairs(views: Any, of: str | None, to: Path) -> int:
-    """Writes every pair that no person dropped; returns how many. The file appears whole or not at all."""
-    if to.suffix not in (".jsonl", ".parquet"):
-        raise BadInput(f"{to}: the name should end in .jsonl or .parquet")
+    """Writes every pair that no person dropped; returns how many. It appears whole or not at all.
+
+    A name without an ending is a folder for `datasets.load_from_disk`.
+    """
+    if to.suffix not in (".jsonl", ".parquet", ""):
+        raise BadInput(
+            f"{to}: the name should end in .jsonl or .parquet, or in nothing for a folder of `datasets`"
+        )
     if not to.parent.is_dir() or to.is_dir():
-        raise BadInput(f"{to} is no place for a file")
+        raise BadInput(
+            f"{to} is no place for a file" if to.suffix else f"{to} is there already: name a new folder"
+        )
     system = views.system()
     every = views.pairs(of=of, min_margin=0.0, search=None, limit=2**53, sort="id")
     rows = [_row(r, system) for r in every if r.review != "drop"]
     try:
-        if to.suffix == ".jsonl":
-            write_text(to, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-        else:
-            _write_parquet(rows, to)
+        match to.suffix:
+            case ".jsonl":
+                write_text(to, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+            case ".parquet":
+                _write_parquet(rows, to)
+            case _:
+                _write_folder(rows, to)
     except OSError as error:
         raise BadInput(f"{to} cannot be written: {error.strerror or error}") from None
     return len(rows)
 
 
-def _write_parquet(rows: list[dict[str, Any]], to: Path) -> None:
+def _table(rows: list[dict[str, Any]]) -> Any:
     import pyarrow
-    import pyarrow.parquet
 
     chat = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
     kinds = {
@@ -42,12 +51,31 @@ def _write_parquet(rows: list[dict[str, Any]], to: Path) -> None:
         "pair_id": pyarrow.int64(),
     }
     kinds |= {"score_chosen": pyarrow.float64(), "score_rejected": pyarrow.float64()}
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds))
+
+
+def _write_parquet(rows: list[dict[str, Any]], to: Path) -> None:
+    import pyarrow.parquet
+
     beside = to.with_name(to.name + ".part")
     try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds)), beside)
+        pyarrow.parquet.write_table(_table(rows), beside)
         beside.rename(to)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _write_folder(rows: list[dict[str, Any]], to: Path) -> None:
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    beside = to.with_name(to.name + ".part")
+    remove_folder(beside)
+    try:
+        Dataset(InMemoryTable(_table(rows))).save_to_disk(beside)
+        place_folder(beside, to)
+    finally:
+        remove_folder(beside)
 
 
 def _row(r: Any, system: str | None) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def pairs_stats(run: RunName = None, of: Of = None, as_json: AsJson = False) -> 
 
 @pairs_app.command("export")
 def pairs_export(
-    to: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file.")],
+    to: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file, or a folder for datasets.")],
     run: RunName = None,
     of: Of = None,
 ) -> None:

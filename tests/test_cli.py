@@ -259,14 +259,18 @@ def test_model_text_is_shown_as_it_is_and_never_obeyed(run: Command, arguments: 
     assert repr(text)[1:-1] in repr(told)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ""])
 def test_an_export_has_trls_columns_and_no_dropped_pair(run: Command, tmp_path: Path, suffix: str) -> None:
-    from datasets import load_dataset
+    from datasets import load_dataset, load_from_disk
 
-    to = tmp_path / f"out.{suffix}"
+    to = tmp_path / f"out{suffix}"
     assert run("pairs", "export", to).out == f"2 pairs written to {to}\n"
-    kind = "json" if suffix == "jsonl" else suffix
-    rows = list(load_dataset(kind, data_files=str(to), split="train", cache_dir=str(tmp_path / "hf")))
+    kind = {".jsonl": "json", ".parquet": "parquet"}.get(suffix)
+    if kind is None:
+        rows = list(load_from_disk(str(to)))
+        assert run("pairs", "export", to).refuses("is there already")
+    else:
+        rows = list(load_dataset(kind, data_files=str(to), split="train", cache_dir=str(tmp_path / "hf")))
     assert rows[1] == {
         "prompt": [{"role": "user", "content": "Why?"}], "chosen": [{"role": "assistant", "content": "1.0"}],
         "rejected": [{"role": "assistant", "content": "1.1"}], "score_chosen": 5.0, "score_rejected": 3.0,
