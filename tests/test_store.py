@@ -200,6 +200,19 @@ def test_contenders_keep_scores_to_the_last_bit_without_faults_and_other_scorers
     assert found == [(0, 0, scores), (0, 1, (2.5,)), (1, 0, ())]
 
 
+def test_an_iteration_is_mined_where_no_second_connection_may_open(store: Store) -> None:
+    """As on a network file system: what streams gives its connection back before rows are written."""
+    two_answered(store)
+    store.add([judgement(0, 0, 0, 4.0), judgement(0, 1, 0, 3.0)])
+    store.close()
+    alone = Store(store.path, write=True, alone=True)
+    assert [scores for _, scores in alone.contenders(1, "M1", "judge")] == [(4.0,), (3.0,), (), ()]
+    assert [key for key, _ in alone.chats(1, "M1")] == [ids.prompt_id(1, 1, slot) for slot in (0, 1)]
+    mine_again(alone, "M1", *mined(0))
+    assert alone.mining_outcomes(1, "M1") == {"pair": 1}
+    alone.close()
+
+
 def test_mining_again_replaces_the_rows_of_that_policy_alone(store: Store) -> None:
     two_answered(store)
     mine_again(store, "M2", *mined(0, idx=2))

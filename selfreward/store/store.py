@@ -135,11 +135,12 @@ class Store(Database):
 
     def chats(self, run_id: int, policy: str) -> Iterator[tuple[int, str]]:
         """Id and messages of every accepted prompt of a policy, in slot order, as they are read."""
+        made = origins(self, run_id, policy)
         with self.streams() as ask:
             for row in ask(
                 "SELECT id, messages FROM prompt WHERE run_id = :r AND policy = :p AND status = 'accepted'"
                 " ORDER BY slot",
-                r=origins(self, run_id, policy).prompts, p=policy,
+                r=made.prompts, p=policy,
             ):  # fmt: skip
                 yield row[0], row[1]
 
