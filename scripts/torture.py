@@ -1,30 +1,31 @@
-"""Kills a whole run at every point it passes and at random moments, starts it again, and counts losses.
+"""Cuts a whole run off at every point it passes and at random moments, starts it again, and counts losses.
 
-`make torture`. A tiny random policy, every stage, two trainings; each point once with the whole group of
-processes killed, points of children once more with only that child killed, points of files and commits once
-more with a power cut, which also takes what was not forced to the disk; then random moments. Tables are held
-against a run that nothing interrupted.
+`make torture`. A tiny random policy, every stage, two trainings. One run stands still at each of its points,
+and its files are kept as they are there: what `kill -9` of all its processes leaves. From each of them the
+same command goes on; from points of files and commits once more after a power cut, which also takes what was
+not forced to the disk. Points of children are met once more with only that child killed, and whole runs are
+killed at random moments: those kills are real ones. Points that left the same bytes are gone on from once:
+they cannot be told apart. Tables are held against a run that nothing interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import random
 import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, Queue
+from zlib import crc32
 
 from tests.conftest import make_tiny_policy
+from tests.moments import Moment, moments_of
 from tests.nursery import Nursery
-from tests.torture import COMMAND, Damage, Point, cut_power, damage, points_of, prepare
+from tests.torture import COMMAND, Damage, Point, cut_power, damage, points_of, prepare, read_points
 
 POWER = (
     "write half",
@@ -35,31 +36,17 @@ POWER = (
     "committed",
     "checkpoint",
 )  # where a cut is worst
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One interruption: at a point, or after a share of a whole run's time."""
-
-    what: str  # kill, kill all, power
-    at: str | None = None
-    after: float | None = None  # of the uninterrupted run's seconds
-    seed: int = 0
-
-    def __str__(self) -> str:
-        where = self.at or f"after {self.after:.2f} of the run"
-        return f"{self.what} at {where}"
+LOCK = threading.Lock()
 
 
 @dataclass
 class Count:
-    """What came of the trials."""
+    """What came of the interruptions."""
 
     survived: int = 0
     tried: int = 0
-    missed: int = 0  # points that a run did not come to: looks at a training depend on time
+    alike: int = 0  # left the same bytes as another
     total: Damage = field(default_factory=Damage)
-    told: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """The figure."""
@@ -69,71 +56,137 @@ class Count:
             f"rows doubled {total.doubled}, tables different {len(total.different)}"
         )
 
-
-def trials(points: list[Point], moments: int, dice: random.Random) -> Iterator[Trial]:
-    """Every point, power cuts between write, fsync and rename, and random moments."""
-    for point in points:
-        yield Trial("kill all", point.name)
-        if not point.name.startswith("driver"):
-            yield Trial("kill", point.name)
-        if point.kind in POWER:
-            yield Trial("power", point.name, seed=dice.randrange(2**32))
-    for _ in range(moments):
-        yield Trial("kill all", after=dice.random())
-
-
-def attempt(
-    nursery: Nursery, trial: Trial, folder: Path, reference: Path, seconds: float
-) -> tuple[bool, Damage | str]:
-    """Whether it was interrupted, and what that did; text for a run that would not go on."""
-    log = folder / "points.jsonl"
-    faults = {"at": [trial.at or ""], "do": "kill" if trial.what == "kill" else "kill all", "log": str(log)}
-    after = None if trial.after is None else trial.after * seconds
-    killed = nursery.run(folder, *COMMAND, faults=faults, after=after)
-    if killed.left:
-        return True, f"outlived its driver: {killed.left}"
-    if trial.what == "power":
-        cut_power(folder, log, random.Random(trial.seed))
-    done = nursery.run(folder, *COMMAND)
-    if done.code != 0:
-        return True, done.said
-    reached = trial.at is None or any(json.loads(x)[1] == trial.at for x in log.read_text().splitlines())
-    return reached, damage(folder, reference)
+    def note(self, what: str, found: Damage | str, n: int = 1) -> None:
+        """Counts `n` interruptions with one outcome; says at once what went wrong."""
+        with LOCK:
+            self.tried += n
+            self.alike += n - 1
+            self.survived += 0 if found else n
+            if isinstance(found, Damage):
+                self.total.lost += found.lost
+                self.total.doubled += found.doubled
+                self.total.different += found.different
+            said = f"{what}: {found}\n" if found else ""
+            print(f"{said}  {what}; {self.line()}", file=sys.stderr, flush=True)
 
 
-def work(
-    queue: Queue[Trial], policy: Path, home: Path, reference: Path, seconds: float, count: Count
-) -> None:
-    """Takes trials until there are none left."""
-    with Nursery() as nursery:
+@dataclass(frozen=True)
+class Share:
+    """One of the jobs: its own processes, its own run in its own place, its own share of the points."""
+
+    nursery: Nursery
+    home: Path
+    policy: Path
+    reference: Path
+    job: int
+    jobs: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs are: always the same place, for a run may know it."""
+        return self.home / "run"
+
+    def fresh(self) -> Path:
+        """An empty run."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return prepare(self.folder, self.policy)
+
+    def takes(self, name: str) -> bool:
+        """Whether this job has the point."""
+        return crc32(name.encode()) % self.jobs == self.job
+
+    def goes_on(self) -> Damage | str:
+        """The same command again: what is not as it was to be, or what was said by a run that would not."""
+        done = self.nursery.run(self.folder, *COMMAND)
+        return damage(self.folder, self.reference) if done.code == 0 else done.said
+
+
+def killed_everywhere(share: Share, moments: list[Moment], points: list[Point], count: Count) -> None:
+    """Goes on from every moment, from those of equal bytes once."""
+    wanted = {p.name for p in points}
+    alike: dict[str, list[tuple[Moment, Point]]] = {}
+    for moment in moments:
+        for point in moment.points:
+            if point.name in wanted:
+                alike.setdefault(moment.bytes(), []).append((moment, point))
+    for found in alike.values():
+        moment, point = found[0]
+        moment.put_back(share.folder)
+        count.note(f"all killed at {point.name}", share.goes_on(), len(found))
+
+
+def cut_everywhere(share: Share, moments: list[Moment], points: list[Point], count: Count, seed: int) -> None:
+    """A power cut at every point of files and commits."""
+    wanted = {p.name for p in points if p.kind in POWER}
+    for moment in moments:
+        for point in moment.points:
+            if point.name not in wanted:
+                continue
+            moment.put_back(share.folder)
+            dice = random.Random(f"{seed} {point.name}")
+            took = cut_power(share.folder, share.folder / "points.jsonl", dice)
+            count.note(f"power cut at {point.name}, {len(took)} things gone", share.goes_on())
+
+
+def children_killed(share: Share, moments: list[Moment], every: int, count: Count) -> None:
+    """Each child at each of its points, in a run that goes on from just before that child's start."""
+    for moment in moments:
+        for start in (p for p in moment.points if p.kind == "start"):
+            moment.put_back(share.folder)
+            log = share.folder / "points.jsonl"
+            log.unlink()
+            done = share.nursery.run(share.folder, *COMMAND, faults={"log": str(log)})
+            assert done.code == 0, done.said
+            role = start.thing.removeprefix("selfreward.")
+            own = [p for p in read_points(log) if p.name.startswith(role)]
+            first = own[0].name.partition(":")[0]
+            names = [p.name for p in own if p.name.partition(":")[0] == first]
+            for name in names[::every]:
+                if share.takes(f"{start.name} {name}"):
+                    count.note(f"{name} killed, after {start.name}", killed_child(share, moment, name))
+
+
+def killed_child(share: Share, moment: Moment, name: str) -> Damage | str:
+    """The run sees its child die, starts another by itself and comes to its end."""
+    moment.put_back(share.folder)
+    log = share.folder / "points.jsonl"
+    log.unlink()
+    ended = share.nursery.run(share.folder, *COMMAND, faults={"at": [name], "do": "kill", "log": str(log)})
+    if ended.left:
+        return f"outlived its driver: {ended.left}"
+    if ended.code != 0:
+        return ended.said
+    met = any(json.loads(line)[1] == name for line in log.read_text().splitlines())
+    return damage(share.folder, share.reference) if met else "not met: the points of this run are others"
+
+
+def killed_at_moments(share: Share, shares: Iterator[float], seconds: float, count: Count) -> None:
+    """The whole group is killed after a share of a run's time; earlier, if the run had ended by then."""
+    for after in shares:
         while True:
-            try:
-                trial = queue.get_nowait()
-            except Empty:
-                return
-            folder = prepare(home / str(next(NUMBERS)), policy)
-            reached, found = attempt(nursery, trial, folder, reference, seconds)
-            with LOCK:
-                note(count, trial, reached, found)
-            shutil.rmtree(folder)
+            killed = share.nursery.run(share.fresh(), *COMMAND, after=after * seconds)
+            if killed.code == -9:
+                break
+            after *= 0.9
+        left = f"outlived its driver: {killed.left}" if killed.left else ""
+        count.note(f"all killed after {after:.2f} of a run", left or share.goes_on())
 
 
-LOCK, NUMBERS = threading.Lock(), itertools.count()
-
-
-def note(count: Count, trial: Trial, reached: bool, found: Damage | str) -> None:
-    """Counts one trial; says at once what went wrong."""
-    count.missed += not reached
-    count.tried += 1
-    count.survived += not found
-    if isinstance(found, Damage):
-        count.total.lost += found.lost
-        count.total.doubled += found.doubled
-        count.total.different += found.different
-    if found:
-        print(f"{trial}: {found}", file=sys.stderr, flush=True)
-    if count.tried % 25 == 0:
-        print(f"  {count.line()}", file=sys.stderr, flush=True)
+def work(share: Share, asked: argparse.Namespace, count: Count) -> None:
+    """A job's share of everything."""
+    reference = prepare(share.reference, share.policy)
+    points_of(share.nursery, reference)
+    moments, _ = moments_of(share.nursery, share.fresh(), share.home / "moments")
+    points = [p for m in moments for p in m.points]
+    mine = [p for p in points[:: asked.every] if share.takes(p.name)]
+    whole = share.nursery.run(share.fresh(), *COMMAND).seconds
+    print(f"{len(points)} points, {len(mine)} of them here, {whole:.1f} s a run", file=sys.stderr, flush=True)
+    dice = random.Random(f"{asked.seed} {share.job}")
+    n = asked.moments // share.jobs + (share.job < asked.moments % share.jobs)
+    killed_everywhere(share, moments, mine, count)
+    killed_at_moments(share, (dice.random() for _ in range(n)), whole, count)
+    children_killed(share, moments, asked.every, count)
+    cut_everywhere(share, moments, mine, count, asked.seed)
 
 
 def main() -> int:
@@ -144,30 +197,29 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and power cuts")
     asked = parser.parse_args()
+    count, failed = Count(), []
+
+    def job(number: int, home: Path) -> None:
+        try:
+            with Nursery() as nursery:
+                share = Share(nursery, home / str(number), home / "policy", home / f"whole {number}", number,
+                              asked.jobs)  # fmt: skip
+                share.home.mkdir()
+                work(share, asked, count)
+        except BaseException as error:  # a job that breaks must not pass for one that is done
+            failed.append(error)
+            raise
+
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
-        home = Path(name)
-        policy, reference = make_tiny_policy(home / "policy"), prepare(home / "whole", home / "policy")
-        with Nursery() as nursery:
-            start = time.monotonic()
-            points = points_of(nursery, reference)
-            seconds = time.monotonic() - start
-        queue: Queue[Trial] = Queue()
-        for trial in trials(points[:: asked.every], asked.moments, random.Random(asked.seed)):
-            queue.put(trial)
-        print(f"{len(points)} points, {queue.qsize()} interruptions, {seconds:.1f} s a run", file=sys.stderr)
-        count = Count()
-        threads = [
-            threading.Thread(target=work, args=(queue, policy, home, reference, seconds, count))
-            for _ in range(asked.jobs)
-        ]
+        make_tiny_policy(Path(name) / "policy")
+        threads = [threading.Thread(target=job, args=(i, Path(name))) for i in range(asked.jobs)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    if count.missed:
-        print(f"{count.missed} points were not come to: looks at a training depend on time", file=sys.stderr)
+    print(f"{count.alike} of them left the same bytes as another", file=sys.stderr)
     print(count.line())
-    return 0 if count.survived == count.tried else 1
+    return 0 if count.survived == count.tried and not failed else 1
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Nothing happens at them unless SELFREWARD_FAULTS is set, as the fault harness does (tests/nursery.py). It is a
 JSON object. `log` names a file that gets a line a point: time in ns, name, kind, thing, its inode and size.
 `at` lists patterns of names, `do` what happens there: `kill` (this process, as by kill -9), `kill all` (its
-group), `full` (the disk is), or signals to the group by name, a second apart; `hold` is how many seconds the
-process then stands still. `above` makes a batch of more rows than that too much for the memory.
+group), `stop` (its group stands still until it is told to go on), `full` (the disk is), or signals to the
+group by name, a second apart; `hold` is how many seconds the process then stands still. `above` makes a batch
+of more rows than that too much for the memory.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def _do(what: str, thing: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         case "kill all":
             os.killpg(0, signal.SIGKILL)
+        case "stop":
+            os.killpg(0, signal.SIGSTOP)
         case "full":
             raise OSError(ENOSPC, os.strerror(ENOSPC), thing)
         case _:

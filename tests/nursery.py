@@ -13,11 +13,12 @@ import ctypes
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -77,12 +78,16 @@ class Nursery:
         send: int = signal.SIGKILL,
         to: str = "group",
         timeout: float = 300.0,
+        keep: Path | None = None,
     ) -> Ended:
-        """`selfreward ARGUMENTS` in `folder`; after that many seconds `send` goes to the group or driver."""
+        """`selfreward ARGUMENTS` in `folder`; after that many seconds `send` goes to the group or driver.
+
+        Whenever the group has stopped (`do: stop`), `folder` is copied to the next number in `keep`.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         asked = {
             "folder": str(folder), "arguments": arguments, "faults": faults, "after": after,
-            "send": int(send), "to": to, "timeout": timeout,
+            "send": int(send), "to": to, "timeout": timeout, "keep": str(keep) if keep else None,
         }  # fmt: skip
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -116,9 +121,13 @@ def _one(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _await(driver: int, asked: dict[str, Any], start: float) -> int:
     """The driver's exit code, negative for a signal; signals are sent on the way."""
-    due = asked["after"]
+    due, kept = asked["after"], 0
     while True:
-        pid, status = os.waitpid(driver, os.WNOHANG)
+        pid, status = os.waitpid(driver, os.WNOHANG | (os.WUNTRACED if asked["keep"] else 0))
+        if pid and os.WIFSTOPPED(status):
+            _keep(driver, Path(asked["folder"]), Path(asked["keep"]) / f"{kept:04}")
+            kept += 1
+            continue
         if pid:
             return os.waitstatus_to_exitcode(status)
         passed = time.monotonic() - start
@@ -128,6 +137,25 @@ def _await(driver: int, asked: dict[str, Any], start: float) -> int:
         if passed > asked["timeout"]:
             os.killpg(driver, signal.SIGKILL)
         time.sleep(0.003)
+
+
+def _keep(group: int, folder: Path, copy: Path) -> None:
+    """Copies a folder while all that a run has started stands still, with the inodes its files had."""
+    while not all(state in "TZX" for _, state in _members(group)):
+        time.sleep(0.001)
+    shutil.copytree(folder, copy)
+    inodes = {p.stat().st_ino: str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    copy.with_suffix(".json").write_text(json.dumps(inodes))
+    os.killpg(group, signal.SIGCONT)
+
+
+def _members(group: int) -> Iterator[tuple[int, str]]:
+    """Processes of a group with their states, as /proc spells them."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(own) == group:
+                yield int(entry.name), state
 
 
 def _left(group: int) -> list[str]:
@@ -143,10 +171,9 @@ def _left(group: int) -> list[str]:
             return []
         time.sleep(0.003)
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
+    for pid, _ in _members(group):
         with contextlib.suppress(OSError):
-            if os.getpgid(int(entry.name)) == group:
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
+            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
     os.killpg(group, signal.SIGKILL)
     return found
 
