@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
-import sys
-import time
 from array import array
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +24,7 @@ from selfreward.scorers.judge import JudgeScorer
 from selfreward.stages import train
 from selfreward.store import Lock
 from tests.conftest import make_tiny_policy
-from tests.runner import RUN, command, iterate, query, tables, write_recipe
+from tests.runner import command, iterate, query, tables, write_recipe
 
 SHORT = {"start": {"sft": None}, "evaluate": None}  # M1 is the base: one training to M2
 
@@ -437,48 +433,6 @@ def test_a_disk_without_room_for_the_next_adapter_is_seen_before(
     monkeypatch.setattr(train.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(BadInput, match="MiB free; the next training needs about"):
         train._check_room(work, spec)
-
-
-def test_an_interrupt_ends_every_process_and_keeps_what_was_stored(tiny_policy: Path, tmp_path: Path) -> None:
-    write_recipe(
-        tmp_path, tiny_policy, **SHORT, candidates={"sampling": {"max_new_tokens": 3000, "temperature": 1.0}}
-    )
-    driver = subprocess.Popen(
-        [sys.executable, "-c", RUN, "iterate", "--to", "M2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not _is_running(tmp_path, "candidates"):
-        time.sleep(0.2)
-    assert len(_living_in(tmp_path)) >= 2
-    driver.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    driver.send_signal(signal.SIGINT)  # the block would take minutes
-    _, told = driver.communicate(timeout=60)
-    assert driver.returncode == 130 and "stopped at once" in told, told
-    assert _living_in(tmp_path) == []
-    assert command(tmp_path, "status").returncode == 0
-
-
-def _is_running(folder: Path, stage: str) -> bool:
-    """Whether the store of run `t` is there and says so."""
-    try:
-        return query(folder, f"SELECT 1 FROM stage WHERE name = '{stage}' AND status = 'running'") != []
-    except sqlite3.OperationalError:
-        return False
-
-
-def _living_in(folder: Path) -> list[str]:
-    """Processes whose working folder this is: a driver and all its children."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(entry / "cwd") == str(folder):
-                found.append((entry / "cmdline").read_text())
-    return found
 
 
 def test_an_illegal_move_is_never_made() -> None:

@@ -121,6 +121,8 @@ def find_pairs(
     `excerpts`: of each text only what a list shows, however long it is.
     """
     details = EXCERPTS if excerpts else DETAILS
+    if wanted.scorer and not _scored(db, wanted, run_id):
+        return Found([], 0, None)
     if not wanted.search:
         sql, values, _ = _ordered(db, wanted, after, backwards, run_id)
         keys = db.rows(f"SELECT r.id {sql}", **values, n=limit)
@@ -136,6 +138,13 @@ def find_pairs(
             return Found(_rows(db, details, hits[:limit], wanted.search), searched, None)
         after, size = last, 5 * WINDOW
     return Found(_rows(db, details, hits, wanted.search), searched, after)
+
+
+def _scored(db: Database, wanted: PairFilter, run_id: int) -> bool:
+    """Whether the scorer was set to work on any of these pairs: if not, none of them need be looked at."""
+    run_id, of = pairs_of(db, wanted.of, run_id)
+    sql = "SELECT 1 FROM scorer WHERE run_id = :r AND name = :s AND (:p IS NULL OR policy = :p) LIMIT 1"
+    return db.one(sql, r=run_id, s=wanted.scorer, p=of) is not None
 
 
 def _window(
@@ -183,8 +192,6 @@ def _ordered(
         where.append(OFTEN_FAULTY if often else FAULTY)
     if wanted.scorer:
         where.append(
-            "EXISTS (SELECT 1 FROM scorer s WHERE s.run_id = :r AND s.name = :scorer)"
-            " AND "
             "EXISTS (SELECT 1 FROM judgement j WHERE j.candidate_id = r.chosen_id AND j.run_id = :r"
             " AND j.scorer = :scorer)"
         )

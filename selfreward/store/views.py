@@ -52,9 +52,10 @@ class Views(Database):
 
         Ids say which rows are its own, so that all but the prompts are counted in indexes alone.
         """
-        sources = (
-            "SELECT source, count(*) FROM prompt"
-            " WHERE run_id = :prompts AND policy = :p AND status = 'accepted' GROUP BY 1"
+        sources = (  # rows as they lie, and no sorting: half the time of asking by policy
+            "SELECT coalesce(sum(source = 'seed'), 0), coalesce(sum(source = 'self-instruct'), 0),"
+            " coalesce(sum(source = 'user'), 0) FROM prompt"
+            " WHERE id BETWEEN :first AND :last AND status = 'accepted'"
         )
         candidates = (
             "SELECT count(*), (SELECT count(*) FROM candidate WHERE run_id = :candidates"
@@ -62,9 +63,12 @@ class Views(Database):
             " WHERE prompt_id BETWEEN :first AND :last AND run_id = :candidates"
         )
         judgements = (
-            "SELECT count(*), (SELECT count(*) FROM judgement WHERE run_id = :judge AND fault IS NOT NULL"
-            " AND candidate_id BETWEEN :lowest AND :highest) FROM judgement"
+            "SELECT count(*) FROM judgement"
             " WHERE candidate_id BETWEEN :lowest AND :highest AND run_id = :judge"
+        )
+        faults = (
+            "SELECT count(*) FROM judgement WHERE run_id = :judge AND fault IS NOT NULL"
+            " AND candidate_id BETWEEN :lowest AND :highest"
         )
         outcomes = (
             "SELECT outcome, count(*) FROM mining"
@@ -74,10 +78,12 @@ class Views(Database):
         first, lowest = prompt_id(made.prompts, idx, 0), candidate_id(made.candidates, idx, 0, 0)
         here = made._asdict() | {"p": policy, "first": first, "last": first + MAX_SLOTS - 1}
         here |= {"lowest": lowest, "highest": lowest + MAX_SLOTS * MAX_SAMPLES - 1}
+        judged = self.one(judgements, **here)[0]
+        named = zip(("seed", "self-instruct", "user"), self.one(sources, **here), strict=True)
         return {
-            "prompts": {r[0]: r[1] for r in self.rows(sources, **here)},
+            "prompts": {source: n for source, n in named if n},
             "candidates": tuple(self.one(candidates, **here)),
-            "judgements": tuple(self.one(judgements, **here)),
+            "judgements": (judged, self.one(faults, **here)[0] if judged else 0),
             "outcomes": {r[0]: r[1] for r in self.rows(outcomes, **here)},
         }
 
