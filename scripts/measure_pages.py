@@ -105,7 +105,7 @@ def _paint(address: str) -> None:
         return
     from playwright.sync_api import sync_playwright
 
-    told = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    told = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -113,8 +113,9 @@ def _paint(address: str) -> None:
             took = []
             for _ in range(11):
                 page.goto(address + PAGES[name])
-                page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
-                took.append(float(page.evaluate(told)))
+                while (painted := page.evaluate(told)) is None:
+                    page.wait_for_timeout(20)
+                took.append(float(painted))
             took = sorted(took[1:])
             print(
                 f"first paint, {name:<19} {statistics.median(took):7.0f} ms, worst {took[-1]:7.0f} ms",

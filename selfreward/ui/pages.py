@@ -20,7 +20,7 @@ from selfreward.ui.markup import LONGEST, environment
 from selfreward.wording import differences
 
 ROWS = 50  # a page of a list
-SEARCHING = 0.12  # seconds a search begins windows for; the page goes on, or offers to, from where it stopped
+SEARCHING = 0.08  # seconds a search begins windows for; the page goes on, or offers to, from where it stopped
 
 
 class Missing(Exception):
