@@ -103,7 +103,7 @@ def test_no_text_becomes_markup_script_style_template_or_address(client: TestCli
     links = [v or "" for n, v in found.attributes if n in ("href", "src", "action")]
     assert [v for v in links if not re.match(r"/[a-z0-9]|/$|#main$|/\?", v)] == []
     raw = [c for c in answer.text if c in "\x00\x07\x1b\u202e\u2066\u200b"]
-    assert raw == [] and "49" not in re.findall(r"\b49\b", "".join(found.said))
+    assert raw == [] and re.findall(r"(?<!:)\b49\b(?!:)", "".join(found.said)) == []  # 09:49:49 is a time
 
 
 def test_a_hostile_text_is_shown_as_it_is_with_what_cannot_be_seen(client: TestClient) -> None:
