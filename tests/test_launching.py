@@ -19,14 +19,15 @@ from selfreward.errors import BadInput, RecipeError
 from selfreward.recipe_file import parse
 from selfreward.training.job import write_job
 from selfreward.training.launch import run
-from selfreward.training.launching import Launch, lines, shown
+from selfreward.training.launching import Launch, lines, meeting, shown
 from selfreward.training.trainer import check_active
 from tests.runner import command, write_recipe
 from tests.test_ddp import THIRTEEN, launch, losses
 from tests.test_training import WEIGHTS, spec_for
 
 OWN = ["-P", "-m", "torch.distributed.run", "--nproc-per-node", "4"]
-MEET = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", "selfreward", "--rdzv-endpoint"]
+NAME = "37c3dd46d03065b3"  # of /runs/job
+MEET = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-id", NAME, "--rdzv-endpoint"]
 TRAIN = ["-m", "selfreward.training", "/runs/job"]
 
 
@@ -47,6 +48,12 @@ def test_a_launcher_of_one_machine_is_started_for_each() -> None:
     assert [line[:2] for line in found] == [["ssh", "node0"], ["ssh", "node1"]]
     assert found[0][2:] == found[1][2:]
     assert shown(Launch(4, 2, ("ssh", "a b{rank}"), "m"), "/j", "py").startswith("ssh 'a b0' py -P -m ")
+
+
+def test_two_trainings_that_meet_at_one_master_keep_apart() -> None:
+    """torchrun joins whoever comes with the same name, and would average the gradients of both."""
+    names = {meeting(folder) for folder in ("/runs/a/M2/training", "/runs/b/M2/training")}
+    assert len(names) == 2 and meeting("/runs/job") == NAME
 
 
 @pytest.mark.parametrize(

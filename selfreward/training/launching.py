@@ -6,6 +6,7 @@ Pure: sizes in, words out. One machine needs nothing but torchrun; on several, t
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ def lines(launch: Launch, folder: str, python: str) -> list[list[str]]:
     if launch.nodes == 1:
         torchrun += ["--standalone"]
     else:
-        torchrun += ["--nnodes", str(launch.nodes), "--rdzv-backend", "c10d", "--rdzv-id", "selfreward"]
-        torchrun += ["--rdzv-endpoint", f"{launch.master}:{PORT}"]
+        torchrun += ["--nnodes", str(launch.nodes), "--rdzv-backend", "c10d"]
+        torchrun += ["--rdzv-id", meeting(folder), "--rdzv-endpoint", f"{launch.master}:{PORT}"]
     own = [python, "-P", "-m", *torchrun, "-m", "selfreward.training", folder]
     each = any("{rank}" in word for word in launch.prefix)
     found = []
@@ -47,6 +48,14 @@ def lines(launch: Launch, folder: str, python: str) -> list[list[str]]:
         words = {"{nodes}": str(launch.nodes), "{rank}": str(rank), "{master}": launch.master}
         found.append([*(_filled(word, words) for word in launch.prefix), *own])
     return found
+
+
+def meeting(folder: str) -> str:
+    """The name by which the machines of one training know each other.
+
+    Two trainings that meet at one master would otherwise join, and average the gradients of both.
+    """
+    return hashlib.sha256(folder.encode()).hexdigest()[:16]
 
 
 def shown(launch: Launch, folder: str, python: str) -> str:
