@@ -51,7 +51,7 @@ def test_a_launcher_of_one_machine_is_started_for_each() -> None:
 
 
 def test_two_trainings_that_meet_at_one_master_keep_apart() -> None:
-    """torchrun joins whoever comes with the same name, and would average the gradients of both."""
+    """Torchrun joins whoever comes with the same name, and would average the gradients of both."""
     names = {meeting(folder) for folder in ("/runs/a/M2/training", "/runs/b/M2/training")}
     assert len(names) == 2 and meeting("/runs/job") == NAME
 
