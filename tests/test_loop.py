@@ -129,6 +129,14 @@ def test_what_trained_is_what_was_mined_and_is_written_down(
             assert b"".join(i.to_bytes(4, "little") for i in row["rejected_ids"]) == rejected
 
 
+def test_every_answer_is_drawn_with_a_seed_of_its_own(
+    whole: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """One seed for a prompt's candidates would make four copies of one answer."""
+    ((seeds, n),) = query(whole[0], "SELECT count(DISTINCT seed), count(*) FROM candidate")
+    assert seeds == n == 2 * 8 * 3  # iterations, prompts, candidates
+
+
 def test_every_pair_prefers_the_higher_mean_of_what_its_judge_said(
     whole: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
