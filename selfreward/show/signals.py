@@ -30,12 +30,20 @@ def verdict(found: Verdict) -> None:
 
 
 def run(found: dict[str, list[dict[str, Any]]]) -> None:
-    """A signal a line: a bar for each policy between least and greatest, and the newest in figures."""
-    table = table_of("signal", "policies", "", "least", "greatest", "newest", "threshold", "level")
-    for name, points in found.items():
+    """A signal a line: a bar for each policy between least and greatest, and the newest in figures.
+
+    Signals stand under the stage they were taken after.
+    """
+    table = table_of("", "of", "", "least", "most", "newest", "threshold", "level")
+    under = None
+    for path, points in found.items():
         values = [p["value"] for p in points if p["value"] is not None]
         if not values:
             continue
+        stage, _, name = path.partition("/")
+        if stage != under:
+            table.add_row(Text(f"after {stage}", style="bold"))
+            under = stage
         newest = next(p for p in reversed(points) if p["value"] is not None)
         worst = max((p["level"] or "ok" for p in points), key=list(STYLE).index)
         table.add_row(
