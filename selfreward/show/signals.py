@@ -35,6 +35,7 @@ def run(found: dict[str, list[dict[str, Any]]]) -> None:
     Signals stand under the stage they were taken after.
     """
     table = table_of("", "of", "", "least", "most", "newest", "threshold", "level")
+    table.padding = (0, 1, 0, 0)  # whole in 80 columns
     under = None
     for path, points in found.items():
         values = [p["value"] for p in points if p["value"] is not None]
