@@ -148,6 +148,7 @@ def _terminal(home: Path, chromium: str, out: Path) -> None:
     views = {
         "status": ("status",),
         "tree": ("status", "--tree"),
+        "signals": ("status", "--signals"),
         "list": ("pairs", "list", "--sort", "-margin", "--limit", "12"),
         "show": ("pairs", "show", pair),
         "stats": ("pairs", "stats"),
