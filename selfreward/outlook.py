@@ -51,6 +51,12 @@ class Outlook:
     health: str
 
 
+def counted(outcome: str, n: int) -> str:
+    """How many prompts had an outcome, in words: `23 pairs`, `1 tie`, `5 too few scores`."""
+    several = "s" if outcome in ("pair", "tie") and n != 1 else ""
+    return f"{n:,} {outcome.replace('_', ' ')}{several}"
+
+
 def duration(seconds: float) -> str:
     """Whole seconds, minutes or hours."""
     whole = round(seconds)

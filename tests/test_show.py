@@ -166,6 +166,37 @@ def test_a_terminal_gets_no_control_of_a_models_making(terminal: Any, view: str)
     assert "\x1b[31m" not in shown.said or "\\u001b[31m" in said
 
 
+@pytest.mark.parametrize("columns", [80, 109, 110])
+def test_no_number_of_a_list_of_pairs_is_broken(terminal: Any, columns: int) -> None:
+    """A narrow terminal has the texts of a pair below each other, a line each; its scores stay whole."""
+    shown = terminal("pairs", "list", "--search", "DOG", columns=columns)
+    assert shown.end() == 0
+    lines = [line.rstrip() for line in ESCAPES.sub("", shown.said).splitlines() if line.strip()]
+    assert max(cell_len(line) for line in lines) <= columns
+    (first,) = [line for line in lines if line.startswith(str(PAIRS[PLAIN]))]
+    assert re.search(r" M1 +\d\.\d{3} +\d\.\d\d > \d\.\d\d ", first)
+    assert len(lines) == (2 if columns >= 110 else 4)
+    assert [line.split()[0] for line in lines[2:]] == ([] if columns >= 110 else ["+", "-"])
+
+
+def test_a_terminal_too_narrow_for_a_list_breaks_texts_before_numbers(terminal: Any) -> None:
+    shown = terminal("pairs", "list", "--search", "DOG", columns=58)
+    assert shown.end() == 0
+    assert re.search(rf"{PAIRS[PLAIN]} +M1 +\d\.\d{{3}} +\d\.\d\d > \d\.\d\d ", ESCAPES.sub("", shown.said))
+
+
+@pytest.mark.parametrize(
+    "listed", ["pairs list --of M2", "pairs list --outcome too_long", "prompts list --of M2"]
+)
+def test_an_empty_list_says_so_on_a_terminal_and_has_no_row_in_a_pipe(
+    folder: Path, terminal: Any, listed: str
+) -> None:
+    shown = terminal(*listed.split())
+    assert shown.end() == 0 and re.fullmatch(r"No (pair|prompt) fits\.\s*", ESCAPES.sub("", shown.said))
+    (heading,) = command(folder, *listed.split()).stdout.splitlines()
+    assert "id" in heading.split() and "of" in heading.split()
+
+
 def test_wide_signs_take_two_cells_in_a_list(folder: Path, terminal: Any) -> None:
     shown = terminal("pairs", "list", "--search", "猫", columns=110)
     assert shown.end() == 0
@@ -229,7 +260,7 @@ def test_the_tree_tells_counts_speed_and_what_is_left(folder: Path) -> None:
     assert "judge  6 of 12, 2.0 a second, 60 tokens (20 a second), about 3 s left" in " ".join(
         said.split(" ")
     )
-    assert "became 6 pair, 1 tie" in said
+    assert "became 6 pairs, 1 tie" in said
     assert "10 s of work, 130 tokens generated, no GPU so far" in said
     assert "gate after probe: 1 signal, 1 warn" in said
 

@@ -144,6 +144,39 @@ def test_the_run_page_says_where_the_run_is_and_that_it_stopped(client: TestClie
     assert "6 of 12" in page and "6 pairs of 7 prompts" in page
 
 
+def test_the_run_page_of_a_run_at_rest_says_what_to_do_next(client: TestClient, path: Path) -> None:
+    from selfreward.store import Lock
+
+    assert 'href="/pairs?review=auto&amp;sort=-margin"' in client.get("/").text
+    assert "selfreward report --run gallery --html gallery.html" in client.get("/").text
+    with Lock(path.parent):  # a run that works is not to be reported yet
+        assert "selfreward report" not in client.get("/").text
+
+
+def test_a_policy_page_begins_with_what_a_gate_did_not_like(client: TestClient, path: Path) -> None:
+    from selfreward import records as r
+    from selfreward.store import Lock, Store
+
+    with Lock(path.parent):
+        driver = Store(path, write=True)
+        of = {"run_id": 1, "policy": "M1", "stage": "probe"}
+        driver.add([r.Alarm(**of, signal="aaa", level="ok", value=0.1, message="fine")])
+        driver.close()
+    page = client.get("/policy/M1").text
+    assert page.index(">loops<") < page.index(">aaa<")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "n", "said"),
+    [("pair", 1, "1 pair"), ("pair", 1200, "1,200 pairs"), ("tie", 2, "2 ties"),
+     ("too_long", 2, "2 too long")],
+)  # fmt: skip
+def test_outcomes_are_counted_in_words(outcome: str, n: int, said: str) -> None:
+    from selfreward.outlook import counted
+
+    assert counted(outcome, n) == said
+
+
 def test_a_policy_page_has_signals_measures_and_curves_with_gaps(client: TestClient) -> None:
     page = client.get("/policy/M1").text
     assert "loops" in page and "0.25" in page and "[0.125, 0.5]" in page

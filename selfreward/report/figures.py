@@ -189,6 +189,7 @@ def _rows_of(suite: str, parts: Mapping[str, list[dict[str, Any]]]) -> str:
 def _titled(axes: Any, title: str, below: str) -> None:
     axes.set_title(_plain(title) + (f"\n{below}" if below else ""), fontsize=7.5, loc="left")
     axes.tick_params(labelsize=7, length=2)
+    axes.yaxis.get_offset_text().set_fontsize(7)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
@@ -210,7 +211,7 @@ def _grid(name: str, panels: Sequence[str], draw: Callable[..., None], wide: boo
         for cell in list(figure.axes)[len(panels) :]:
             cell.set_axis_off()
 
-    size = (4.2 * across if wide else 3.1 * across, (2.4 if wide else 1.75) * down)
+    size = (5.3 * across if wide else 3.55 * across, (2.4 if wide else 1.75) * down)
     return _svg(name, size, whole, f"{name}: {', '.join(panels)}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfreward.errors import WorkFailed
 from selfreward.report import figures
-from selfreward.report.words import interval, meaning, number, summary
+from selfreward.report.words import interval, meaning, number, summary, trained_rows
 from selfreward.ui.markup import environment
 
 LARGEST = 1_000_000  # bytes of the file
@@ -29,7 +29,7 @@ def page(facts: dict[str, Any]) -> str:
 
     drawn = {name: Markup(svg) for name, svg in figures.all_of(facts).items()}
     made = environment(TEMPLATES)
-    made.filters |= {"number": number, "interval": interval, "meaning": meaning}
+    made.filters |= {"number": number, "interval": interval, "meaning": meaning, "trained_rows": trained_rows}
     text = str(
         made.get_template("report.html").render(
             facts=facts,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from selfreward.outlook import duration
-from selfreward.report.words import interval, number, summary
+from selfreward.outlook import counted, duration
+from selfreward.report.words import interval, number, summary, trained_rows
 from selfreward.wording import visible
 
 # What Markdown reads inside a line, and what it reads at the beginning of one.
@@ -81,7 +81,7 @@ def _sections(facts: Mapping[str, Any], examples: bool = True) -> Iterator[str]:
 
 
 def _policy(p: Mapping[str, Any]) -> tuple[str, ...]:
-    trained = ", ".join(f"{n:,} {kind}" for kind, n in p["trained_on"].items())
+    trained = trained_rows(p["trained_on"])
     return p["name"], p["status"], p["decision"] or "", p["parent"] or "the base", trained, p["sha256"] or ""
 
 
@@ -101,7 +101,7 @@ def _data(facts: Mapping[str, Any]) -> Iterator[str]:
     for p in facts["policies"]:
         if p["candidates"]:
             c, made = p["candidates"], p["pairs"] or {}
-            outcomes = ", ".join(f"{n:,} {o.replace('_', ' ')}" for o, n in p["outcomes"].items())
+            outcomes = ", ".join(counted(o, n) for o, n in p["outcomes"].items())
             longer = made.get("chosen_longer")
             rows.append((
                 p["name"], f"{c['n']:,}", number(c["tokens"]), f"{c['cut']:,}", outcomes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from selfreward.outlook import MEANINGS, duration
+from selfreward.outlook import MEANINGS, counted, duration
 
 UNREVIEWED = (
     "Nobody has reviewed a pair: nothing here says that the judge tells a good answer from a bad one."
@@ -23,11 +23,12 @@ def summary(facts: dict[str, Any]) -> list[str]:
 def _making(facts: dict[str, Any]) -> Iterator[str]:
     trained = [p for p in facts["policies"] if p["trained_on"]]
     if trained:
-        told = [f"{p['name']} from {p['parent']} on {_rows(p['trained_on'])}" for p in trained]
+        told = [f"{p['name']} from {p['parent']} on {trained_rows(p['trained_on'])}" for p in trained]
         yield f"Trained: {'; '.join(told)}."
 
 
-def _rows(kinds: dict[str, int]) -> str:
+def trained_rows(kinds: dict[str, int]) -> str:
+    """What a training read, in words: `12 judgements, 64 written answers`."""
     names = {"pair": "pairs", "replay": "pairs of before", "seed": "written answers", "judge": "judgements"}
     return ", ".join(f"{n:,} {names.get(kind, kind)}" for kind, n in kinds.items())
 
@@ -60,7 +61,7 @@ def _data(facts: dict[str, Any]) -> Iterator[str]:
         for name, n in p["outcomes"].items():
             outcomes[name] = outcomes.get(name, 0) + n
     if outcomes:
-        others = ", ".join(f"{n:,} {o.replace('_', ' ')}" for o, n in outcomes.items() if o != "pair")
+        others = ", ".join(counted(o, n) for o, n in outcomes.items() if o != "pair")
         made = f"Of {sum(outcomes.values()):,} prompts {outcomes.get('pair', 0):,} became pairs"
         yield f"{made}; the others: {others}." if others else f"{made}."
     asked = sum(j["n"] for p in facts["policies"] for j in p["judgements"])

@@ -20,6 +20,7 @@ class _Pipe(Console):
 
 console = _Pipe(highlight=False, soft_wrap=False)
 BARS = "▁▂▃▄▅▆▇█"
+WHOLE = ("id", "prompt id", "of", "margin", "scores", "review", "")  # columns that are never broken
 PIPED = 240  # columns of a list that no terminal shows
 
 
@@ -41,8 +42,14 @@ def sparkline(counts: list[int]) -> str:
     return "".join(BARS[min(len(BARS) - 1, round(c / top * (len(BARS) - 1)))] for c in counts)
 
 
-def rows_of(table: Table) -> None:
-    """Prints a list: on a terminal in its width, elsewhere a line a row, for grep and cut."""
+def rows_of(table: Table, nothing: str = "") -> None:
+    """Prints a list: on a terminal in its width, elsewhere a line a row, for grep and cut.
+
+    A terminal reads `nothing` for an empty one; elsewhere it stays the heading alone.
+    """
+    if nothing and console.is_terminal and not table.row_count:
+        console.print(nothing)
+        return
     before = console.width
     if not console.is_terminal:
         console.width = max(before, PIPED)
@@ -54,8 +61,8 @@ def rows_of(table: Table) -> None:
 
 
 def table_of(*columns: str) -> Table:
-    """A table without lines whose ids and bars, which have no heading, are never broken."""
+    """A table without lines whose ids, numbers and bars, which have no heading, are never broken."""
     found = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        found.add_column(column, overflow="fold", no_wrap=column in ("id", "prompt id", ""))
+        found.add_column(column, overflow="fold", no_wrap=column in WHOLE)
     return found

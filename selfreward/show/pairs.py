@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rich.text import Text
+
+from selfreward.outlook import counted
 from selfreward.show.console import console, rows_of, safe, short, sparkline, table_of
+
+ASIDE = 110  # columns from which three texts stand beside each other in a list
+BELOW = "prompt, + chosen, - rejected"
 
 
 def pairs(rows: list[dict[str, Any]]) -> None:
-    """A pair a line."""
-    table = table_of("id", "of", "margin", "scores", "review", "prompt", "chosen", "rejected")
+    """A pair a line; on a terminal too narrow for that its texts below each other."""
+    below = console.is_terminal and console.width < ASIDE
+    texts = (BELOW,) if below else ("prompt", "chosen", "rejected")
+    table = table_of("id", "of", "margin", "scores", "review", *texts)
     width = max(16, (console.width - 62) // 3) if console.is_terminal else 40
     for r in rows:
         scores = f"{r['chosen_score']:.2f} > {r['rejected_score']:.2f}"
@@ -20,9 +28,18 @@ def pairs(rows: list[dict[str, Any]]) -> None:
             f"{r['margin']:.3f}",
             scores,
             "" if r["review"] == "auto" else r["review"],
-            *(short(r[text], width) for text in ("prompt", "chosen", "rejected")),
+            *((_below(r),) if below else (short(r[text], width) for text in texts)),
         )
-    rows_of(table)
+    rows_of(table, "No pair fits.")
+
+
+def _below(row: dict[str, Any]) -> Text:
+    """Prompt, chosen and rejected, a line each, in what the other columns of a pair leave."""
+    width = max(16, console.width - 49)
+    lines = (("", "prompt"), ("+ ", "chosen"), ("- ", "rejected"))
+    return Text("\n").join(
+        Text(sign).append_text(short(row[text], width - len(sign))) for sign, text in lines
+    )
 
 
 def outcomes(rows: list[dict[str, Any]]) -> None:
@@ -31,7 +48,7 @@ def outcomes(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         margin = "" if r["margin"] is None else f"{r['margin']:.3f}"
         table.add_row(str(r["id"]), r["policy"], r["outcome"], margin, short(r["prompt"]), safe(r["detail"]))
-    rows_of(table)
+    rows_of(table, "No prompt fits.")
 
 
 def prompts(rows: list[dict[str, Any]]) -> None:
@@ -48,7 +65,7 @@ def prompts(rows: list[dict[str, Any]]) -> None:
             r["outcome"] or "",
             short(r["text"], 80),
         )
-    rows_of(table)
+    rows_of(table, "No prompt fits.")
 
 
 def pair_data(found: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +125,7 @@ def pair_stats(data: dict[str, Any]) -> None:
     """A line of numbers and a row of bars for each iteration."""
     table = table_of("of", "pairs", "margin", "", "chosen", "rejected", "tokens", "chosen longer", "others")
     for policy, d in data.items():
-        others = ", ".join(f"{n} {o}" for o, n in d["outcomes"].items() if o != "pair")
+        others = ", ".join(counted(o, n) for o, n in d["outcomes"].items() if o != "pair")
         if "n" not in d:
             table.add_row(policy, "0", *[""] * 6, others)
             continue

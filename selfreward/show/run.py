@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from selfreward.errors import BadInput
-from selfreward.outlook import STAGE_ORDER, Outlook, Spent, duration, gates, outlook, progress, spent
+from selfreward.outlook import STAGE_ORDER, Outlook, Spent, counted, duration, gates, outlook, progress, spent
 from selfreward.show.console import console, safe, table_of
 from selfreward.show.halt import halted
 from selfreward.show.measures import measures
@@ -117,7 +117,7 @@ def _grown(views: Any, at: Tree, run: Any) -> dict[tuple[int, str], Tree]:
         for stage in sorted(mine, key=lambda s: STAGE_ORDER.index(s.name)):
             node.add(_leaf(stage, time_now, runs))
         if policy.name in outcomes:
-            counts = ", ".join(f"{n:,} {o}" for o, n in outcomes[policy.name].items())
+            counts = ", ".join(counted(o, n) for o, n in outcomes[policy.name].items())
             node.add(Text("became ").append(counts))
         alarms = [a for a in found["alarms"] if a.policy == policy.name]
         for line in gates(alarms):

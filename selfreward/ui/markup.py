@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfreward.outlook import UNITS, duration
+from selfreward.outlook import UNITS, counted, duration
 from selfreward.wording import Part, pieces, spelled
 
 LONGEST = 20_000  # characters of a text on a page, unless all of it is asked for
@@ -32,6 +32,7 @@ def environment(templates: Path = HERE / "templates") -> Any:
         "line": line,
         "figure": figure,
         "duration": duration,
+        "counted": counted,
     }
     made.globals |= {"LONGEST": LONGEST, "UNITS": UNITS, "chart": chart, "span": span}
     return made

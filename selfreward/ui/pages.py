@@ -53,6 +53,7 @@ class Site:
             outlook=outlook(found["policies"], stages, found["alarms"], held=held, at=at),
             live=bool(held) or (held is None and any(s.status == "running" for s in stages)),
             cards=cards,
+            paired=any(of.get("pair") for of in outcomes.values()),
             alarms=[a for a in found["alarms"] if a.level != "ok"],
             faults=self.views.faults(),
             reviews=self.views.reviews_by_policy(),
@@ -90,7 +91,7 @@ class Site:
             policy=mine,
             policies=list(policies),
             beside=beside,
-            alarms=[a for a in found["alarms"] if a.policy == name],
+            alarms=sorted((a for a in found["alarms"] if a.policy == name), key=_worst_first),
             stages=[(s, progress(s, at), pace(s, at)) for s in stages],
             measures=_measures(found, beside),
             curves=self.views.curves(name),
@@ -226,6 +227,10 @@ class Site:
 def _count(text: str | None) -> int:
     """How many pairs earlier pages of a search have read, as their link says; it is only shown."""
     return int(text) if text and text.isdecimal() and len(text) < 10 else 0
+
+
+def _worst_first(alarm: Any) -> int:
+    return ("halt", "warn", "ok").index(alarm.level)
 
 
 def _key(row: Any) -> Key:
