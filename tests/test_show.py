@@ -227,7 +227,7 @@ def test_reviews_are_given_by_keys(terminal: Any, folder: Path) -> None:
     walk.read(f"pair {PAIRS[HOSTILE]}")
     walk.read("q leave")
     walk.type("zaq")  # an unknown key is nothing
-    assert walk.end() == 0 and "2 kept, 1 dropped" in walk.said
+    assert walk.end() == 0 and "2 kept, 1 dropped" in walk.said and "selfreward report --html" in walk.said
     found = reviews(folder / "iterations/gallery/selfreward.db")
     assert {k: v for k, v in found.items() if k != PAIRS[DROPPED]} == {
         PAIRS[PLAIN]: ("keep", None), PAIRS[FAULTY]: ("drop", "unread, adj"), PAIRS[HOSTILE]: ("keep", None),

@@ -15,7 +15,8 @@ LARGEST = 1_000_000  # bytes of the file
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 NOTES = {
     "signals": "What the probe and the gates watch, by policy. Bars are 95 % intervals; dashed, the level at "
-    "which a gate speaks.",
+    "which a gate speaks; a value beyond the level that warns is fine while its interval reaches back "
+    "over it.",
     "drift": "How far each policy has moved from the base, and what it got for it. A proxy that rises while "
     "what is measured falls is how a judge is cheated.",
     "scores": "Scores the judge gave to each policy's answers, by scorer.",

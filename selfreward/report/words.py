@@ -77,8 +77,8 @@ def _people(facts: dict[str, Any]) -> Iterator[str]:
     for r in told:
         a = r["agrees"]
         yield (
-            f"People kept {r['kept']} and dropped {r['dropped']} pairs of {r['policy']}; {r['scorer']} "
-            f"agrees on {a['value']:.0%} [{a['low']:.0%}, {a['high']:.0%}] of {a['n']}."
+            f"People kept {r['kept']} and dropped {counted('pair', r['dropped'])} of {r['policy']}; "
+            f"{r['scorer']} agrees on {a['value']:.0%} [{a['low']:.0%}, {a['high']:.0%}] of {a['n']}."
         )
 
 

@@ -71,7 +71,8 @@ def _walk(views: Glances, reviews: Reviews, wanted: PairFilter) -> None:
         note = None
         if there is None:
             console.print(
-                f"{given['keep']} kept, {given['drop']} dropped. They count from the next training."
+                f"{given['keep']} kept, {given['drop']} dropped. They count from the next training; "
+                "`selfreward report --html FILE` makes one file of it all to send."
             )
             return
         here = there
