@@ -99,7 +99,7 @@ def _pages(chromium: str, address: str, out: Path) -> None:
             page.screenshot(path=out / f"pairs-{ending}.png", clip=_top(page, 760))
             page.locator("a.row").nth(3).click()
             if ending == "light":
-                page.fill("textarea", "Both are poor; the chosen one at least tries a closing line.")
+                page.fill("textarea", "Both are poor; the chosen one at least answers what was asked.")
                 page.get_by_role("button", name="Keep").click()
             page.locator("details").first.click()
             page.screenshot(path=out / f"pair-{ending}.png", clip=_top(page))
