@@ -48,7 +48,10 @@ def test_values_stand_in_the_order_of_policies_with_their_levels(database: Path)
 
 def test_the_command_draws_them(database: Path) -> None:
     shown = CliRunner().invoke(cli.app, ["status", "--signals"])
-    assert shown.exit_code == 0 and "probe/distinct_2" in shown.stdout and "█▆▁" in shown.stdout
+    assert shown.exit_code == 0
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines.index(["after", "pairs"]) < lines.index(["after", "probe"])
+    assert ["distinct_2", "M0-M2", "█▆▁", "0.5", "0.9", "0.5", "0.6", "warn"] in lines
     data = json.loads(CliRunner().invoke(cli.app, ["status", "--signals", "--json"]).stdout)
     assert data["pairs/ties"][0]["value"] == 0.9
 
