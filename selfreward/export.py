@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfreward.errors import BadInput
-from selfreward.files import place_folder, remove_folder, write_text
+from selfreward.files import check_place, place_folder, remove_folder, write_text
 
 
 def write_pairs(views: Any, of: str | None, to: Path) -> int:
@@ -19,10 +19,9 @@ def write_pairs(views: Any, of: str | None, to: Path) -> int:
         raise BadInput(
             f"{to}: the name should end in .jsonl or .parquet, or in nothing for a folder of `datasets`"
         )
-    if not to.parent.is_dir() or to.is_dir():
-        raise BadInput(
-            f"{to} is no place for a file" if to.suffix else f"{to} is there already: name a new folder"
-        )
+    if not to.suffix and to.is_dir():
+        raise BadInput(f"{to} is there already: name a new folder")
+    check_place(to)
     system = views.system()
     every = views.pairs(of=of, min_margin=0.0, search=None, limit=2**53, sort="id")
     rows = [_row(r, system) for r in every if r.review != "drop"]

@@ -55,6 +55,14 @@ def rename(old: Path, new: Path) -> None:
     reach("renamed", new)
 
 
+def check_place(target: Path) -> None:
+    """Bad input, with what to do, unless a file can be made or replaced at `target`."""
+    if target.is_dir():
+        raise BadInput(f"{target} is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise BadInput(f"there is no folder {target.parent}: make it first, or name another")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file for bytes that takes the place of `path` when the block ends well, and is gone when not."""

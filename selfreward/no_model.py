@@ -199,13 +199,12 @@ def prompts_dedupe(
     as_json: AsJson = False,
 ) -> None:
     """Drop prompts too close to an earlier one that is kept: ROUGE-L as the rouge-score package counts it."""
-    from selfreward.files import whole_file
+    from selfreward.files import check_place, whole_file
     from selfreward.near import Neighbours
 
     if not 0 < threshold <= 1:
         raise typer.BadParameter("should be above 0 and at most 1", param_hint="--threshold")
-    if not target.parent.is_dir() or target.is_dir():
-        raise BadInput(f"{target} is no place for a file")
+    check_place(target)
     kept = Neighbours(threshold, rouge_score=not all_scripts)
     n, dropped = 0, []
     try:

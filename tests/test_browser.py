@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn")
 
 from playwright import sync_api
 
+from selfreward.store import Store
 from tests.gallery import DROPPED, FAULTY, HOSTILE, LONG, PAIRS, PLAIN, TIE, build, reviews
 from tests.test_store import prompt
 
@@ -127,6 +128,8 @@ def test_a_pair_reviewed_by_keys_is_still_reviewed_after_a_reload(page: Any, ser
     assert page.get_by_text("This pair is dropped by a person.").count() == 1
     assert page.locator("textarea").input_value() == "jadk are letters here"
     assert reviews(served.store)[PAIRS[PLAIN]] == ("drop", "jadk are letters here")
+    trains = [r.id for r in Store(served.store, write=False).pairs_to_train(1, "M1")]
+    assert set(trains) == set(PAIRS.values()) - {PAIRS[PLAIN], PAIRS[DROPPED]}
     page.keyboard.press("j")
     page.wait_for_url(f"**/pairs/{PAIRS[FAULTY]}?*")
     page.get_by_label("then go to the next pair").check()

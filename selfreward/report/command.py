@@ -40,10 +40,9 @@ def report(
 
 
 def _write(to: Path, text: str) -> None:
-    from selfreward.files import write_text
+    from selfreward.files import check_place, write_text
 
-    if not to.parent.is_dir() or to.is_dir():
-        raise BadInput(f"{to} is no place for a file")
+    check_place(to)
     try:
         write_text(to, text)
     except OSError as error:

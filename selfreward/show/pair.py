@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -99,11 +100,8 @@ def _origin(found: dict[str, Any]) -> None:
     for row in found["trained"]:
         console.print(safe(f"trained {row.policy} ({row.split})"))
     for parent in found["parents"]:
-        console.print(
-            Text("  parent ")
-            .append(safe(f"{parent.id} ({parent.policy}, {parent.source}): "))
-            .append(short(parent.text, 80))
-        )
+        said = safe(f"parent {parent.id} ({parent.policy}, {parent.source}): ").append(short(parent.text, 80))
+        console.print(Padding(said, (0, 0, 0, 2)))
 
 
 def _detail(detail: str | None) -> str:
