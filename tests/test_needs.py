@@ -13,8 +13,11 @@ import pytest
 from selfreward.errors import RecipeError
 from selfreward.recipe_file import locate, parse
 from selfreward.scorers import confined
+from selfreward.scorers.judge import JudgeScorer
+from selfreward.scorers.length import LengthScorer
+from selfreward.scorers.majority import MajorityScorer
+from selfreward.scorers.rlpr import RlprScorer
 from selfreward.stages import needs
-from selfreward.stages.needs import _needs
 
 LINES = [{"prompt": "What is 3 + 4?"}, {"prompt": "What is 1 + 1?"}]
 WITH = {"reference": {"reference": "7"}, "checks": {"checks": {"tests": "assert f(1) == 2"}}}
@@ -115,14 +118,25 @@ def test_a_language_model_is_no_reward_model(tiny_policy: Path, tmp_path: Path) 
         check(tmp_path, {"type": "reward-model", "model": str(tiny_policy)})
 
 
-def test_every_scorer_declares_what_the_check_knows_how_to_ask() -> None:
-    """Guards: a need that nobody asks about."""
+def test_every_need_of_every_scorer_is_asked_about(tmp_path: Path) -> None:
+    """Guards: a need that nobody asks about, which would count as met."""
     types: list[dict[str, Any]] = [
         {"type": "rule"}, {"type": "majority"}, {"type": "implicit"}, {"type": "rlif", "i_know": True},
-        {"type": "rlpr"}, {"type": "code"}, {"type": "reward-model", "model": "x"}, {"type": "judge"},
-        {"type": "external", "url": "http://x/v1", "model": "x"}, {"type": "length"}, {"type": "aspects"},
+        {"type": "rlpr"}, {"type": "code", "tools": []}, {"type": "judge"}, {"type": "length"},
+        {"type": "external", "url": "http://127.0.0.1:1/v1", "model": "x"}, {"type": "aspects"},
+        {"type": "direct-10"},
     ]  # fmt: skip
-    asked = {"engine", "reference", "checks", "group", "token_stats", "two_policies", "sandbox", "tools"}
     for reward in types:
-        (found,) = parse({"model": "m", "rewards": [reward]}, "r").rewards
-        assert _needs(found) <= asked | {"network", "reward_model"}
+        if reward["type"] != "external" or importlib.util.find_spec("openai"):
+            check(tmp_path, reward, more=WITH["reference"] | WITH["checks"])
+
+
+@pytest.mark.parametrize("scorer", [JudgeScorer, LengthScorer, MajorityScorer, RlprScorer])
+def test_a_need_nobody_knows_is_never_met(
+    scorer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the scorer's class declares is what is read: one word more there stops the run."""
+    called = {JudgeScorer: "judge", LengthScorer: "length", MajorityScorer: "majority", RlprScorer: "rlpr"}
+    monkeypatch.setattr(scorer, "needs", scorer.needs | {"a moon"})
+    with pytest.raises(LookupError, match="a moon"):
+        check(tmp_path, {"type": called[scorer]}, more=WITH["reference"])

@@ -230,20 +230,17 @@ def test_the_packaged_rubrics_are_sound() -> None:
 )
 def test_real_replies_are_read_as_what_they_plainly_say() -> None:
     """Oracle: a reply is `Score: N` and nothing else that matters; all others there must be faults."""
+    asked = re.compile(r"up to 100 words\.\s*(?:<\|im_end\|>\s*)?<\|im_start\|>(?:assistant|ai)\n")
     read_ones, faults = 0, 0
     for line in REPLIES.read_text(encoding="utf-8").split("\n"):
         for candidate in json.loads(line)["completion"].values() if line.strip() else []:
-            _, mark, reply = candidate["reasoning"].partition(
-                "up to 100 words.\n    <|im_end|>\n<|im_start|>assistant\n"
-            )
-            said = re.fullmatch(
-                r"\s*Score: ([0-5])(?:<[|a-z_]*)?\s*", reply.split("<|im_end|>")[0], re.IGNORECASE
-            )
-            score, fault = read(ZERO_FIVE, reply.split("<|im_end|>")[0], "stop")
+            reply = asked.split(candidate["reasoning"], maxsplit=1)[1].split("<|im_end|>")[0]
+            said = re.fullmatch(r"\s*Score: ([0-5])(?:<[|a-z_]*)?\s*", reply, re.IGNORECASE)
+            score, fault = read(ZERO_FIVE, reply, "stop")
             if said:
                 assert (score, fault) == (float(said[1]), None)
                 read_ones += 1
-            elif mark:
+            else:
                 assert score is None, reply
                 faults += 1
-    assert read_ones > 700 and faults > 0
+    assert (read_ones, faults) == (799, 1)  # the one says 6 of 5

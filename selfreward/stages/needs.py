@@ -16,16 +16,21 @@ from selfreward.rewards import (
     CodeReward,
     ExternalReward,
     ImplicitReward,
+    JudgeReward,
+    LengthReward,
     MajorityReward,
     Rewarding,
     RewardModelReward,
     RlifReward,
     RlprReward,
+    RubricReward,
     RuleReward,
 )
 from selfreward.scorers import confined, lint
 from selfreward.scorers.code import CodeScorer, tests_of
 from selfreward.scorers.implicit import ImplicitScorer
+from selfreward.scorers.judge import JudgeScorer
+from selfreward.scorers.length import LengthScorer
 from selfreward.scorers.majority import MajorityScorer
 from selfreward.scorers.reward_model import RewardModelScorer
 from selfreward.scorers.rlif import RlifScorer
@@ -62,37 +67,51 @@ def _needs(reward: Rewarding) -> frozenset[str]:
         case RewardModelReward():
             return RewardModelScorer.needs
         case ExternalReward():
-            return frozenset({"network"})
-    return frozenset()
+            return JudgeScorer.needs | {"network"}
+        case JudgeReward() | RubricReward():
+            return JudgeScorer.needs
+        case LengthReward():
+            return LengthScorer.needs
+    raise TypeError(f"nobody knows what {type(reward).__name__} needs")
 
 
 def _lack(work: Work, reward: Rewarding, need: str) -> str | None:
     """What is missing and the next move; None where the need is met."""
     recipe = work.recipe
-    match need:
-        case "reference" | "checks":
+    match need, reward:
+        case "engine", _:  # every run has one
+            return None
+        case (("reference" | "checks"), _):
             return _lack_of_rows(work, need)
-        case "group" if recipe.candidates.n < 3:
+        case "group", _:
+            if recipe.candidates.n >= 3:
+                return None
             return f"of {recipe.candidates.n} candidates none is in a minority; set candidates.n to 3 or more"
-        case "token_stats" if recipe.engine.type != "transformers":
+        case "token_stats", _:
+            if recipe.engine.type == "transformers":
+                return None
             return (
                 f"engine {recipe.engine.type} does not tell whole distributions; "
                 "set engine.type to transformers, or leave this reward out"
             )
-        case "two_policies" if recipe.start.sft is None and recipe.start.adapter is None:
+        case "two_policies", _:
+            if recipe.start.sft is not None or recipe.start.adapter is not None:
+                return None
             return "M1 is M0 itself, and their ratio is 1; set start.sft or start.adapter"
-        case "sandbox" if not confined.available():
+        case "sandbox", _:
+            if confined.available():
+                return None
             return (
                 "code is run on Linux on x86-64 alone, where it can be held to limits; leave this reward out"
             )
-    match reward:
-        case CodeReward(tools=tools) if need == "tools" and (gone := lint.missing(tools)):
-            return f"no {', '.join(gone)} here; `pip install 'selfreward[code]'`, or name fewer tools"
-        case ExternalReward() if need == "network":
+        case "tools", CodeReward(tools=tools):
+            gone = ", ".join(lint.missing(tools))
+            return f"no {gone} here; `pip install 'selfreward[code]'`, or name fewer tools" if gone else None
+        case "network", ExternalReward():
             return _lack_of_server(reward)
-        case RewardModelReward() if need == "reward_model":
+        case "reward_model", RewardModelReward():
             return _lack_of_classifier(work, reward)
-    return None
+    raise LookupError(f"nobody knows what would meet {need!r} of {type(reward).__name__}")
 
 
 def _lack_of_rows(work: Work, need: str) -> str | None:
