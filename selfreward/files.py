@@ -60,7 +60,7 @@ def check_place(target: Path) -> None:
     if target.is_dir():
         raise BadInput(f"{target} is a folder: name a file in it")
     if not target.parent.is_dir():
-        raise BadInput(f"there is no folder {target.parent}: make it first, or name another")
+        raise BadInput(f"{target}: there is no folder {target.parent}; make it first, or name another")
 
 
 @contextmanager
