@@ -214,7 +214,9 @@ def test_a_malformed_prompt_is_named_and_nothing_is_left_behind(
 def test_what_cannot_be_read_or_written_is_said(command: Command) -> None:
     Path("in.txt").write_text("a\n")
     assert command("prompts", "dedupe", "--in", "no.txt", "--out", "o.txt").refuses("no.txt")
-    assert command("prompts", "dedupe", "--in", "in.txt", "--out", "no/o.txt").refuses("no/o.txt: there is no folder")
+    assert command("prompts", "dedupe", "--in", "in.txt", "--out", "no/o.txt").refuses(
+        "no/o.txt: there is no folder"
+    )
     assert command("prompts", "dedupe", "--in", "in.txt", "--out", ".").refuses("is a folder")
     for threshold in ("0", "1.1", "nan", "-1"):
         said = command("prompts", "dedupe", "--in", "in.txt", "--out", "o.txt", "--threshold", threshold)
