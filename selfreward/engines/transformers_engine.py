@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from selfreward.engines.attention import group_heads
 from selfreward.engines.chat import Chat
 from selfreward.engines.choices import longest, spell, without_longer
 from selfreward.engines.pulse import PULSE
@@ -233,7 +234,8 @@ class TransformersEngine:
     def model(self) -> Any:
         """The weights, loaded once."""
         if self._model is None:
-            self._model = load_base(self._folder, self._dtype, self._threads)
+            base = load_base(self._folder, self._dtype, self._threads)
+            self._model = group_heads(base) if base.device.type == "cpu" else base
         return self._model
 
     @property
